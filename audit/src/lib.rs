@@ -1,0 +1,1 @@
+//! Replays the log for audits: filters, formats, and the HTTP stream.

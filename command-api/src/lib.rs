@@ -1,0 +1,1 @@
+//! The write side over HTTP: POST, PUT, DELETE, decided and appended to the log.

@@ -1,0 +1,1 @@
+//! The API's JSON shapes and validation texts, shared by every service that speaks it.

@@ -1,0 +1,221 @@
+//! The port to the event log, [`EventLog`], and its adapters: NATS JetStream and SQLite.
+//!
+//! The log is an append-only sequence of events, each at a [`Position`], in one total order. This crate
+//! moves bytes: what an event means is the business of [`events`].
+
+mod jetstream;
+mod sqlite;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use events::{Envelope, RoomId, Subject, Timestamp, UserId};
+use futures::stream::BoxStream;
+use uuid::Uuid;
+
+pub use events::{Expect, Position};
+pub use jetstream::JetStreamLog;
+pub use sqlite::SqliteLog;
+
+/// An event to append.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The history it belongs to.
+    pub subject: Subject,
+    /// The id under which a repeated append of the same event is recognised.
+    pub deduplication_id: Uuid,
+    /// The event's bytes.
+    pub payload: Bytes,
+}
+
+impl From<&Envelope> for NewEvent {
+    fn from(envelope: &Envelope) -> Self {
+        Self {
+            subject: envelope.event.subject(),
+            deduplication_id: envelope.deduplication_id(),
+            payload: envelope.encode().into(),
+        }
+    }
+}
+
+/// Where an append put its event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The event's position; with `duplicate` that of the first append with the same deduplication id,
+    /// which may be on another subject.
+    pub position: Position,
+    /// Whether an earlier append with the same deduplication id had already put it there, so that this
+    /// one added nothing.
+    pub duplicate: bool,
+}
+
+/// An event as it stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Where it stands.
+    pub position: Position,
+    /// Its subject, as text: the log may hold what this version of Hansard does not know.
+    pub subject: String,
+    /// When the log stored it, by the log's clock.
+    pub stored_at: Timestamp,
+    /// The event's bytes.
+    pub payload: Bytes,
+}
+
+/// Which events to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Every event.
+    All,
+    /// The creation and deletion of users and rooms, without what happens inside rooms.
+    Lifecycles,
+    /// One room's lifecycle and timeline.
+    Room(RoomId),
+    /// One user's creation and deletion.
+    User(UserId),
+}
+
+/// The state of the whole log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// Which log this is. Another log, or the same one made anew, has another.
+    pub incarnation: Incarnation,
+    /// The position of the last event; [`Position::ZERO`] when there is none.
+    pub last: Position,
+}
+
+/// The identity of a log, fixed when it was created: positions of different incarnations have nothing to
+/// do with each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Incarnation(pub String);
+
+/// Why an operation on the log failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The subject was not as expected. Nothing was appended.
+    #[error("the subject has changed: it was expected to be {0}")]
+    Conflict(ExpectText),
+    /// The event is larger than the log takes. Nothing was appended.
+    #[error("an event of {size} bytes is larger than the log takes")]
+    TooLarge {
+        /// The event's size in bytes.
+        size: usize,
+    },
+    /// The log can't be reached or did not answer in time. An append may or may not have happened;
+    /// repeating it with the same deduplication id is safe.
+    #[error("the log is unavailable: {0}")]
+    Unavailable(String),
+    /// The log is there but is not fit for use: wrong settings, damaged, not a log.
+    #[error("the log is unusable: {0}")]
+    Unusable(String),
+}
+
+/// [`Expect`] in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectText(pub Expect);
+
+impl std::fmt::Display for ExpectText {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Expect::Any => formatter.write_str("anything"),
+            Expect::Empty => formatter.write_str("empty"),
+            Expect::Exact(position) => write!(formatter, "at {position}"),
+        }
+    }
+}
+
+/// Events in log order, or the error that ended the reading.
+pub type Events = BoxStream<'static, Result<Recorded, LogError>>;
+
+/// The event log.
+///
+/// Every method may be called from many tasks at once. Dropping a returned future or stream at any moment
+/// is safe; an append whose future is dropped may or may not happen.
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
+    /// Appends one event if its subject is as expected, and returns once it is durable.
+    ///
+    /// A time-out or conflict is not taken at face value: the adapter looks whether its own append had
+    /// landed before it reports a failure.
+    ///
+    /// # Errors
+    /// [`LogError::Conflict`], [`LogError::TooLarge`], [`LogError::Unavailable`].
+    async fn append(&self, event: NewEvent, expect: Expect) -> Result<Appended, LogError>;
+
+    /// The events after `after` that match, in order, up to the end of the log at the time of the call.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`], at once or as the stream's last item.
+    async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError>;
+
+    /// The events after `after` that match, in order and without gap or duplicate, for ever: first what
+    /// is there, then each new one as it is appended, by whatever process.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`], at once or as the stream's last item; follow again from the last
+    /// position seen.
+    async fn follow(&self, filter: Filter, after: Position) -> Result<Events, LogError>;
+
+    /// The event at a position; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    async fn get(&self, position: Position) -> Result<Option<Recorded>, LogError>;
+
+    /// The last event of a subject; `None` when it has none.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    async fn last_of(&self, subject: Subject) -> Result<Option<Recorded>, LogError>;
+
+    /// The log's identity and end.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    async fn tail(&self) -> Result<Tail, LogError>;
+
+    /// Whether an acknowledged append survives a power loss: `Ok(())`, or the reason why it may not.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when the log can't be asked.
+    async fn durability(&self) -> Result<Result<(), String>, LogError>;
+}
+
+/// A log's address that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{url:?} is no log URL: {reason}; use sqlite:PATH or nats://HOST:4222")]
+pub struct InvalidLogUrl {
+    url: String,
+    reason: String,
+}
+
+/// Opens the log at `url`, creating it if it does not exist: `sqlite:PATH` (relative paths are relative
+/// to `data_dir`) or `nats://[USER:PASSWORD@]HOST[:PORT][,HOST...][/STREAM]`.
+///
+/// # Errors
+/// The URL is no log's, or the log can't be reached ([`LogError::Unavailable`]; try again) or used.
+pub async fn open(url: &LogUrl, data_dir: &Path) -> Result<Arc<dyn EventLog>, LogError> {
+    match url {
+        LogUrl::Sqlite(path) => Ok(Arc::new(SqliteLog::open(&data_dir.join(path)).await?)),
+        LogUrl::Nats { servers, stream } => {
+            Ok(Arc::new(JetStreamLog::open(servers, stream).await?))
+        }
+    }
+}
+
+/// Where a log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogUrl {
+    /// A file, absolute or relative to the data directory.
+    Sqlite(std::path::PathBuf),
+    /// A stream on NATS servers.
+    Nats {
+        /// The servers' addresses, `nats://...` or `tls://...`.
+        servers: Vec<String>,
+        /// The stream's name.
+        stream: String,
+    },
+}

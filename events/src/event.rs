@@ -1,0 +1,254 @@
+//! What can happen: the events and their payloads, each in its newest version.
+//!
+//! Types are only ever added. A payload that must change gets a new version number, and the old one is
+//! upcast on reading ([`crate::Envelope::decode`]); every version ever written stays as a golden file.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MessageId, RoomId, Subject, Timestamp, UserId};
+
+/// The text names none of the possible values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("possible values are {0}")]
+pub struct UnknownVariant(&'static str);
+
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every possible value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The value as it is written in the log and in the API.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownVariant;
+
+            fn from_str(text: &str) -> Result<Self, UnknownVariant> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(UnknownVariant(text_enum!(@list $($text)+))),
+                }
+            }
+        }
+    };
+    (@list $first:literal $($rest:literal)*) => { concat!($first $(, ",", $rest)*) };
+}
+
+text_enum!(
+    /// What kind of user somebody is.
+    UserType {
+        /// A customer.
+        Consumer = "consumer",
+        /// Somebody who supports customers.
+        Support = "support",
+    }
+);
+
+text_enum!(
+    /// What kind of conversation a room holds.
+    RoomType {
+        /// Among customers.
+        ConsumerToConsumer = "consumer-to-consumer",
+        /// Between customers and support.
+        ConsumerToSupport = "consumer-to-support",
+    }
+);
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// `user.created`
+    UserCreated(UserCreated),
+    /// `user.deleted`
+    UserDeleted(UserDeleted),
+    /// `room.initiated`
+    RoomInitiated(RoomInitiated),
+    /// `room.deleted`
+    RoomDeleted(RoomDeleted),
+    /// `message.posted`
+    MessagePosted(MessagePosted),
+    /// `message.deleted`
+    MessageDeleted(MessageDeleted),
+    /// `conversation.read`
+    ConversationRead(ConversationRead),
+}
+
+/// A user was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserCreated {
+    /// The new user's id.
+    pub user_id: UserId,
+    /// Given name, as it was sent.
+    pub first_name: String,
+    /// Family name, as it was sent.
+    pub last_name: String,
+    /// What kind of user it is.
+    #[serde(rename = "type")]
+    pub user_type: UserType,
+}
+
+/// A user was deleted. Carries what is still shown of a deleted user, so that the last event of a user's
+/// subject is the user's whole state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserDeleted {
+    /// The deleted user's id.
+    pub user_id: UserId,
+    /// What kind of user it was.
+    #[serde(rename = "type")]
+    pub user_type: UserType,
+    /// When the user had been created.
+    pub created_at: Timestamp,
+}
+
+/// A room was initiated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RoomInitiated {
+    /// The new room's id; see [`RoomId::derive`].
+    pub room_id: RoomId,
+    /// What kind of conversation it holds.
+    #[serde(rename = "type")]
+    pub room_type: RoomType,
+    /// Its members, in ascending order, each once.
+    pub members: Vec<UserId>,
+    /// The member who initiated it.
+    pub initiator: UserId,
+    /// How many times the room of these members had been deleted before.
+    pub generation: u32,
+}
+
+/// A room was deleted, and all its messages with it. Carries what the room was, so that the last event of
+/// a room's lifecycle subject is the room's whole state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RoomDeleted {
+    /// The deleted room's id.
+    pub room_id: RoomId,
+    /// What kind of conversation it held.
+    #[serde(rename = "type")]
+    pub room_type: RoomType,
+    /// Who its members were, in ascending order.
+    pub members: Vec<UserId>,
+    /// Who had initiated it.
+    pub initiator: UserId,
+    /// How many times the room of these members had been deleted before.
+    pub generation: u32,
+    /// When it had been initiated.
+    pub initiated_at: Timestamp,
+}
+
+/// A message was posted. Its id is the position of this event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MessagePosted {
+    /// The room it was posted to.
+    pub room_id: RoomId,
+    /// The member who wrote it.
+    pub author: UserId,
+    /// The text, byte for byte as it was sent.
+    pub message_text: String,
+}
+
+/// A message was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MessageDeleted {
+    /// The room it had been posted to.
+    pub room_id: RoomId,
+    /// The deleted message.
+    pub message_id: MessageId,
+}
+
+/// A member read a conversation. It marks everything before it as read, or, with `up_to`, everything up
+/// to and with that message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConversationRead {
+    /// The room that was read.
+    pub room_id: RoomId,
+    /// The member who read it.
+    pub reader: UserId,
+    /// The last message that was read; absent: all there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to: Option<MessageId>,
+}
+
+impl Event {
+    /// The type as it is written in the log.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::UserCreated(_) => "user.created",
+            Self::UserDeleted(_) => "user.deleted",
+            Self::RoomInitiated(_) => "room.initiated",
+            Self::RoomDeleted(_) => "room.deleted",
+            Self::MessagePosted(_) => "message.posted",
+            Self::MessageDeleted(_) => "message.deleted",
+            Self::ConversationRead(_) => "conversation.read",
+        }
+    }
+
+    /// The version in which new events of this type are written.
+    pub const fn version(&self) -> u16 {
+        1
+    }
+
+    /// The history that the event belongs to.
+    pub const fn subject(&self) -> Subject {
+        match self {
+            Self::UserCreated(event) => Subject::User(event.user_id),
+            Self::UserDeleted(event) => Subject::User(event.user_id),
+            Self::RoomInitiated(event) => Subject::RoomLifecycle(event.room_id),
+            Self::RoomDeleted(event) => Subject::RoomLifecycle(event.room_id),
+            Self::MessagePosted(event) => Subject::RoomTimeline(event.room_id),
+            Self::MessageDeleted(event) => Subject::RoomTimeline(event.room_id),
+            Self::ConversationRead(event) => Subject::RoomTimeline(event.room_id),
+        }
+    }
+
+    /// The room in which it happened; `None` for what happens to users.
+    pub const fn room(&self) -> Option<RoomId> {
+        match self.subject() {
+            Subject::User(_) => None,
+            Subject::RoomLifecycle(room) | Subject::RoomTimeline(room) => Some(room),
+        }
+    }
+
+    /// Whether this event answers the same request as `other`: it would be the outcome of a command with
+    /// the same content. Ids that are made up for each attempt and what is copied from the state do not
+    /// count.
+    pub fn same_request(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::UserCreated(one), Self::UserCreated(two)) => {
+                (&one.first_name, &one.last_name, one.user_type)
+                    == (&two.first_name, &two.last_name, two.user_type)
+            }
+            (Self::RoomInitiated(one), Self::RoomInitiated(two)) => {
+                (one.room_type, &one.members) == (two.room_type, &two.members)
+            }
+            (Self::RoomDeleted(one), Self::RoomDeleted(two)) => one.room_id == two.room_id,
+            (Self::UserDeleted(one), Self::UserDeleted(two)) => one.user_id == two.user_id,
+            (one, two) => one == two,
+        }
+    }
+}

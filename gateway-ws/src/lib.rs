@@ -1,0 +1,1 @@
+//! Pushes what happens in a room to the WebSockets subscribed to it.

@@ -1,0 +1,2 @@
+//! The service alone.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The one binary: every role in one process, and the operator's commands.

@@ -1,0 +1,1 @@
+//! What every service shares: configuration, authentication, errors, telemetry, shutdown.

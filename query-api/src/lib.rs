@@ -1,0 +1,1 @@
+//! The read side over HTTP: GET, answered from the read models.

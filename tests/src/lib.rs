@@ -1,0 +1,1 @@
+//! Black-box suites against real servers, and the harness that starts them.

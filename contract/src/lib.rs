@@ -1,1 +1,38 @@
 //! The API's JSON shapes and validation texts, shared by every service that speaks it.
+//!
+//! They are those of the Node.js chat tutorial whose clients Hansard serves unchanged; the odd names
+//! (`__v`, `roomInfo` as an array of arrays) are the tutorial's.
+
+mod answers;
+mod requests;
+mod shapes;
+
+pub use answers::{
+    ConversationAnswer, DeleteMessageAnswer, DeleteRoomAnswer, DeleteUserAnswer, InitiateAnswer,
+    InitiatedRoom, LoginAnswer, MarkReadAnswer, MarkReadResult, PostAnswer, RecentAnswer,
+    UserAnswer, UsersAnswer,
+};
+pub use requests::{
+    CreateUserBody, FieldErrors, InitiateBody, Limits, MarkReadBody, PostMessageBody,
+};
+pub use shapes::{
+    Conversation, ConversationReceipt, Message, MessageKind, MessageText, Post, Receipt, User,
+};
+
+/// The API's description, OpenAPI 3.1 as JSON, generated from the routes' own code. Every service serves
+/// it, so that each can be asked what the whole API looks like.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+/// The refusals' texts that clients of the tutorial may compare with.
+pub mod texts {
+    /// A path that no route answers.
+    pub const UNKNOWN_ENDPOINT: &str = "API endpoint doesnt exist";
+    /// A user id that names nobody.
+    pub const UNKNOWN_USER: &str = "No user with this id found";
+    /// A room id that names no room.
+    pub const UNKNOWN_ROOM: &str = "No room exists for this id";
+    /// A request that needs a token came without one.
+    pub const NO_TOKEN: &str = "No access token provided";
+    /// A request's fields are wrong; the `errors` member says how.
+    pub const FIX_ERRORS: &str = "Kindly fix the error(s)";
+}

@@ -57,6 +57,54 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether `event` is what this command leads to, or led to earlier. Ids that are made up for each
+    /// attempt and what is copied from the state do not count.
+    ///
+    /// Tells a repeated request from another request that uses the same idempotency key.
+    pub fn leads_to(&self, event: &Event) -> bool {
+        match (self, event) {
+            (
+                Self::CreateUser {
+                    user: _,
+                    first_name,
+                    last_name,
+                    user_type,
+                },
+                Event::UserCreated(event),
+            ) => {
+                (first_name, last_name, user_type)
+                    == (&event.first_name, &event.last_name, &event.user_type)
+            }
+            (Self::DeleteUser { user }, Event::UserDeleted(event)) => *user == event.user_id,
+            (Self::InitiateRoom { users, room_type }, Event::RoomInitiated(event)) => {
+                *room_type == event.room_type
+                    && event.members == Self::room_members(users, event.initiator)
+            }
+            (Self::PostMessage { room, text }, Event::MessagePosted(event)) => {
+                (room, text) == (&event.room_id, &event.message_text)
+            }
+            (Self::MarkRead { room, up_to }, Event::ConversationRead(event)) => {
+                (room, up_to) == (&event.room_id, &event.up_to)
+            }
+            (Self::DeleteRoom { room }, Event::RoomDeleted(event)) => *room == event.room_id,
+            (Self::DeleteMessage { message }, Event::MessageDeleted(event)) => {
+                *message == event.message_id
+            }
+            _ => false,
+        }
+    }
+
+    /// The members of the room that `initiator` initiates with `users`: in ascending order, each once.
+    pub fn room_members(users: &[UserId], initiator: UserId) -> Vec<UserId> {
+        let mut members = users.to_vec();
+        members.push(initiator);
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+}
+
 /// Who commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -107,7 +155,7 @@ pub enum Refusal {
     #[error("no room with the id {0}")]
     UnknownRoom(RoomId),
     /// There are no such users, or not any more.
-    #[error("no users with the ids {0:?}")]
+    #[error("no users with the ids {}", join(.0))]
     UnknownUsers(Vec<UserId>),
     /// The room has no such message.
     #[error("no message with the id {0} in this room")]
@@ -204,10 +252,7 @@ fn initiate_room(
     room_type: RoomType,
 ) -> Result<Decision, Refusal> {
     let initiator = caller.user.ok_or(Refusal::NoCaller)?;
-    let mut members = users.to_vec();
-    members.push(initiator);
-    members.sort_unstable();
-    members.dedup();
+    let members = Command::room_members(users, initiator);
     let unknown: Vec<UserId> = members
         .iter()
         .copied()
@@ -270,8 +315,17 @@ fn delete_message(state: &State, caller: Caller, message: MessageId) -> Result<D
     Ok(Decision::Append(event, Expect::Any))
 }
 
+fn join(ids: &[UserId]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    ids.join(", ")
+}
+
+/// The caller and the room, if the caller may take part in it.
 fn member_of(state: &State, caller: Caller, room: RoomId) -> Result<(UserId, &Room), Refusal> {
     let user = caller.user.ok_or(Refusal::NoCaller)?;
+    if state.is_deleted(user) {
+        return Err(Refusal::NotAllowed("the user who calls has been deleted"));
+    }
     let room = state.room(room).ok_or(Refusal::UnknownRoom(room))?;
     if !room.has_member(user) {
         return Err(Refusal::NotAMember);

@@ -109,6 +109,7 @@ struct Written<'a, Data> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Read<'a> {
     id: Uuid,
     #[serde(rename = "type", borrow)]

@@ -121,6 +121,17 @@ pub struct UserDeleted {
     pub created_at: Timestamp,
 }
 
+/// Members as the log must hold them: membership is looked up by binary search.
+fn members<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
+    let members = Vec::<UserId>::deserialize(deserializer)?;
+    if !members.is_sorted_by(|one, next| one < next) {
+        return Err(serde::de::Error::custom(
+            "members must be in ascending order, each once",
+        ));
+    }
+    Ok(members)
+}
+
 /// A room was initiated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -131,6 +142,7 @@ pub struct RoomInitiated {
     #[serde(rename = "type")]
     pub room_type: RoomType,
     /// Its members, in ascending order, each once.
+    #[serde(deserialize_with = "members")]
     pub members: Vec<UserId>,
     /// The member who initiated it.
     pub initiator: UserId,
@@ -148,7 +160,8 @@ pub struct RoomDeleted {
     /// What kind of conversation it held.
     #[serde(rename = "type")]
     pub room_type: RoomType,
-    /// Who its members were, in ascending order.
+    /// Who its members were, in ascending order, each once.
+    #[serde(deserialize_with = "members")]
     pub members: Vec<UserId>,
     /// Who had initiated it.
     pub initiator: UserId,
@@ -231,24 +244,6 @@ impl Event {
         match self.subject() {
             Subject::User(_) => None,
             Subject::RoomLifecycle(room) | Subject::RoomTimeline(room) => Some(room),
-        }
-    }
-
-    /// Whether this event answers the same request as `other`: it would be the outcome of a command with
-    /// the same content. Ids that are made up for each attempt and what is copied from the state do not
-    /// count.
-    pub fn same_request(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::UserCreated(one), Self::UserCreated(two)) => {
-                (&one.first_name, &one.last_name, one.user_type)
-                    == (&two.first_name, &two.last_name, two.user_type)
-            }
-            (Self::RoomInitiated(one), Self::RoomInitiated(two)) => {
-                (one.room_type, &one.members) == (two.room_type, &two.members)
-            }
-            (Self::RoomDeleted(one), Self::RoomDeleted(two)) => one.room_id == two.room_id,
-            (Self::UserDeleted(one), Self::UserDeleted(two)) => one.user_id == two.user_id,
-            (one, two) => one == two,
         }
     }
 }

@@ -176,6 +176,11 @@ impl State {
         self.users.get(&id).filter(|user| !user.deleted)
     }
 
+    /// Whether the user is known to have been deleted.
+    pub fn is_deleted(&self, id: UserId) -> bool {
+        self.users.get(&id).is_some_and(|user| user.deleted)
+    }
+
     /// The room, unless it does not exist or is deleted.
     pub fn room(&self, id: RoomId) -> Option<&Room> {
         self.rooms.get(&id).filter(|room| !room.deleted)

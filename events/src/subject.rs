@@ -54,6 +54,7 @@ impl FromStr for Subject {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -67,7 +68,13 @@ mod tests {
         ] {
             assert_eq!(subject.to_string().parse(), Ok(subject));
         }
-        for wrong in ["", "chat.user.>", "chat.room.*.timeline", "chat.room.x", "other"] {
+        for wrong in [
+            "",
+            "chat.user.>",
+            "chat.room.*.timeline",
+            "chat.room.x",
+            "other",
+        ] {
             assert!(wrong.parse::<Subject>().is_err(), "{wrong}");
         }
     }

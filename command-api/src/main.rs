@@ -1,2 +1,1 @@
-//! The service alone.
-fn main() {}
+//! The write side as a service of its own.

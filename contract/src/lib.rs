@@ -4,6 +4,7 @@
 //! (`__v`, `roomInfo` as an array of arrays) are the tutorial's.
 
 mod answers;
+mod problem;
 mod requests;
 mod shapes;
 
@@ -12,6 +13,7 @@ pub use answers::{
     InitiatedRoom, LoginAnswer, MarkReadAnswer, MarkReadResult, PostAnswer, RecentAnswer,
     UserAnswer, UsersAnswer,
 };
+pub use problem::Problem;
 pub use requests::{
     CreateUserBody, FieldErrors, InitiateBody, Limits, MarkReadBody, PostMessageBody,
 };
@@ -31,6 +33,8 @@ pub mod texts {
     pub const UNKNOWN_USER: &str = "No user with this id found";
     /// A room id that names no room.
     pub const UNKNOWN_ROOM: &str = "No room exists for this id";
+    /// Somebody who is not a member of the room asks for something that only members may do.
+    pub const NOT_A_MEMBER: &str = "only members of the room may do this";
     /// A request that needs a token came without one.
     pub const NO_TOKEN: &str = "No access token provided";
     /// A request's fields are wrong; the `errors` member says how.

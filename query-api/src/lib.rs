@@ -1,1 +1,38 @@
-//! The read side over HTTP: GET, answered from the read models.
+//! The read side over HTTP: GET, answered from the read models alone.
+
+mod caller;
+mod page;
+mod rooms;
+mod users;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use platform::auth::Auth;
+use read_models::{Progress, ReadModels};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// How long a query waits for the position that its client has seen, at most.
+pub const POSITION_WAIT: Duration = Duration::from_secs(2);
+
+/// What the read side is built from.
+pub struct Options {
+    /// What queries are answered from.
+    pub read_models: Arc<dyn ReadModels>,
+    /// How far the projection has come.
+    pub progress: Progress,
+    /// Who may call.
+    pub auth: Auth,
+}
+
+/// The read side's routes.
+pub fn routes(options: Options) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(users::list))
+        .routes(routes!(users::get))
+        .routes(routes!(rooms::recent))
+        .routes(routes!(rooms::conversation))
+        .with_state(Arc::new(options))
+}

@@ -1,0 +1,166 @@
+//! Which part of a list is asked for: `page` and `limit`, or a cursor.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use contract::FieldErrors;
+use events::MessageId;
+use platform::error::ApiError;
+use read_models::{Page, PageStart};
+
+const DEFAULT_LIMIT: u64 = 10;
+const MAX_LIMIT: u64 = 100;
+
+/// Far beyond any list's end, yet small enough that no store's arithmetic overflows.
+const MAX_PAGE: u64 = 1 << 40;
+
+/// The part of a list that a request's query names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestedPage(pub(crate) Page);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestedPage {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::bad_request("the query is not valid URL encoding"))?;
+        let value = |name: &str| {
+            let pair = pairs.iter().find(|(key, _)| key == name);
+            pair.map(|(_, value)| value.as_str())
+        };
+        read(
+            value("page"),
+            value("limit"),
+            value("before"),
+            value("after"),
+        )
+        .map(Self)
+        .map_err(ApiError::validation)
+    }
+}
+
+fn read(
+    page: Option<&str>,
+    limit: Option<&str>,
+    before: Option<&str>,
+    after: Option<&str>,
+) -> Result<Page, FieldErrors> {
+    let mut errors = FieldErrors::new();
+    let number = whole_number("page", page, &mut errors).unwrap_or(0);
+    let limit = match whole_number("limit", limit, &mut errors) {
+        None | Some(0) => DEFAULT_LIMIT,
+        Some(limit) => limit.min(MAX_LIMIT),
+    };
+    let before = cursor("before", before, &mut errors);
+    let after = cursor("after", after, &mut errors);
+    let start = match (before, after) {
+        (Some(_), Some(_)) => {
+            errors.insert("after", "use either before or after".to_owned());
+            PageStart::Number(0)
+        }
+        (None, None) => PageStart::Number(number.min(MAX_PAGE)),
+        _ if number > 0 => {
+            errors.insert("page", "use either page or a cursor".to_owned());
+            PageStart::Number(0)
+        }
+        (Some(message), None) => PageStart::Before(message),
+        (None, Some(message)) => PageStart::After(message),
+    };
+    if errors.is_empty() {
+        // The cap keeps the limit far below what fits.
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Ok(Page { start, limit })
+    } else {
+        Err(errors)
+    }
+}
+
+/// Reads a number as the tutorial's `parseInt(text)` does, whose result it replaces by a default when
+/// there is none (`None` here). What it finds must be a whole number that is not negative.
+fn whole_number(name: &'static str, text: Option<&str>, errors: &mut FieldErrors) -> Option<u64> {
+    let text = text?.trim_start();
+    let (negative, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let end = unsigned
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(unsigned.len());
+    let (digits, rest) = unsigned.split_at(end);
+    if digits.is_empty() {
+        return None;
+    }
+    // Digits alone fail to parse only when there are too many.
+    let number = digits.parse().unwrap_or(u64::MAX);
+    let mut rest = rest.chars();
+    let fraction = rest.next() == Some('.') && rest.next().is_some_and(|c| c.is_ascii_digit());
+    if fraction || (negative && number > 0) {
+        errors.insert(name, "please provide a whole number, 0 or more".to_owned());
+        return None;
+    }
+    Some(number)
+}
+
+fn cursor(name: &'static str, text: Option<&str>, errors: &mut FieldErrors) -> Option<MessageId> {
+    let parsed = text?.parse();
+    if parsed.is_err() {
+        errors.insert(name, "please provide a message id".to_owned());
+    }
+    parsed.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn numbered(page: &str, limit: &str) -> Result<(u64, u32), FieldErrors> {
+        match read(Some(page), Some(limit), None, None)? {
+            Page {
+                start: PageStart::Number(number),
+                limit,
+            } => Ok((number, limit)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_read_as_in_the_tutorial() {
+        assert_eq!(numbered("", ""), Ok((0, 10)));
+        assert_eq!(numbered("2", "5"), Ok((2, 5)));
+        assert_eq!(numbered("x", "y"), Ok((0, 10)));
+        assert_eq!(numbered("-0", "0"), Ok((0, 10)));
+        assert_eq!(numbered(" 3x", "7 items"), Ok((3, 7)));
+        assert_eq!(numbered("1", "1000"), Ok((1, 100)));
+        assert_eq!(
+            numbered("99999999999999999999999", "99999999999999999999999"),
+            Ok((MAX_PAGE, 100))
+        );
+    }
+
+    #[test]
+    fn negative_numbers_and_fractions_are_refused() {
+        for (page, limit, wrong) in [
+            ("-1", "5", vec!["page"]),
+            ("0", "-5", vec!["limit"]),
+            ("1.5", "-1", vec!["limit", "page"]),
+        ] {
+            let errors = numbered(page, limit).unwrap_err();
+            assert_eq!(errors.keys().copied().collect::<Vec<_>>(), wrong);
+        }
+    }
+
+    #[test]
+    fn a_cursor_stands_alone() {
+        let id = "000000000000002a";
+        let page = read(Some("0"), None, Some(id), None).unwrap();
+        assert_eq!(page.start, PageStart::Before(id.parse().unwrap()));
+        let page = read(None, Some("3"), None, Some(id)).unwrap();
+        assert_eq!(page.start, PageStart::After(id.parse().unwrap()));
+        assert_eq!(page.limit, 3);
+        assert!(read(None, None, Some(id), Some(id)).is_err());
+        assert!(read(Some("1"), None, Some(id), None).is_err());
+        assert!(read(None, None, Some("42"), None).is_err());
+    }
+}

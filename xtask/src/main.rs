@@ -1,2 +1,62 @@
-//! What a developer runs: cargo xtask test, bench and the rest.
-fn main() {}
+//! `cargo xtask`: what a developer runs.
+
+mod openapi;
+mod project;
+mod runner;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use xtask::servers::{MONGOD, NATS_SERVER, find_nginx};
+
+use crate::project::Project;
+use crate::runner::Runner;
+
+/// What a developer of Hansard runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every suite, against real servers that are fetched, started and removed again.
+    Test(test::Options),
+    /// Write contract/openapi.json from what the code declares.
+    Openapi {
+        /// Write nothing; fail when the file is not up to date.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print where the servers are that the tests use, fetching those that are nowhere.
+    Servers,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let project = Project::find()?;
+    let runner = Runner::new().context("signals can't be handled")?;
+    match &arguments.command {
+        Command::Test(options) => test::run(options, &project, &runner),
+        Command::Openapi { check } => openapi::run(*check, &project),
+        Command::Servers => {
+            println!("{}", NATS_SERVER.find(&project.servers())?.display());
+            println!("{}", MONGOD.find(&project.servers())?.display());
+            println!("{}", find_nginx()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `cargo xtask test`: every suite, on both stacks, against real servers and real binaries.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+
+use anyhow::Context;
+use clap::Args;
+use xtask::mongod;
+use xtask::port::Port;
+use xtask::servers::{EMBEDDED_ONLY_VARIABLE, MONGOD, NATS_SERVER, NGINX_VARIABLE, find_nginx};
+
+use crate::project::{Project, cargo};
+use crate::runner::Runner;
+
+/// The package whose tests start the binaries.
+const BLACK_BOX_SUITES: &str = "hansard-tests";
+
+/// How to test.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Test the embedded (SQLite) stack only; no server is needed or fetched. Without an nginx the
+    /// four-process layout is left out too.
+    #[arg(long)]
+    embedded_only: bool,
+    /// What to run instead of everything: names of tests, or options of `cargo nextest run` (of
+    /// `cargo test` where nextest is not installed).
+    #[arg(last = true)]
+    filters: Vec<OsString>,
+}
+
+/// Runs the tests; the exit code says whether all passed.
+pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Result<ExitCode> {
+    // Declared first, so removed last: after the servers whose data is in it have stopped.
+    let directory = tempfile::Builder::new()
+        .prefix("hansard-test-")
+        .tempdir()
+        .context("no temporary directory can be made")?;
+    let mut environment: Vec<(&str, OsString)> = vec![(
+        "HANSARD_TEST_BIN_DIR",
+        project.target.join("debug").into_os_string(),
+    )];
+    let mut servers = Vec::new();
+    if options.embedded_only {
+        environment.push((EMBEDDED_ONLY_VARIABLE, "1".into()));
+        if let Ok(nginx) = find_nginx() {
+            environment.push((NGINX_VARIABLE, nginx.into()));
+        }
+    } else {
+        environment.push((NGINX_VARIABLE, find_nginx()?.into()));
+        let nats_server = NATS_SERVER.find(&project.servers())?;
+        environment.push(("HANSARD_TEST_NATS_SERVER", nats_server.into()));
+        let mongod = MONGOD.find(&project.servers())?;
+        let port = Port::reserve()?;
+        let process = mongod::start(&mongod, directory.path(), &port)?;
+        environment.push(("HANSARD_TEST_MONGOD", mongod.into()));
+        let url = format!("mongodb://{}", port.address());
+        environment.push(("HANSARD_TEST_MONGODB", url.into()));
+        servers.push((process, port));
+    }
+
+    let mut code = ExitCode::SUCCESS;
+    for mut command in commands(&options.filters) {
+        command
+            .current_dir(&project.root)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        let status = runner.run(&mut command)?;
+        if !status.success() {
+            code = exit_code(status);
+            break;
+        }
+    }
+    drop(servers);
+    Ok(code)
+}
+
+/// What is run, in this order.
+fn commands(filters: &[OsString]) -> Vec<Command> {
+    let names_packages = filters
+        .iter()
+        .any(|filter| filter == "-p" || filter == "--package");
+    let whole: &[&str] = if names_packages {
+        &[]
+    } else {
+        &["--workspace"]
+    };
+    let mut commands = Vec::new();
+    if !names_packages || filters.iter().any(|filter| filter == BLACK_BOX_SUITES) {
+        // One build of everything: the same features, so each dependency is compiled once.
+        let mut build = cargo();
+        build.args(["build", "--workspace", "--bins", "--tests"]);
+        commands.push(build);
+    }
+    if has_nextest() {
+        let mut tests = cargo();
+        tests.args(["nextest", "run"]).args(whole).args(filters);
+        commands.push(tests);
+        if filters.is_empty() {
+            let mut examples = cargo();
+            examples.args(["test", "--workspace", "--doc"]);
+            commands.push(examples);
+        }
+    } else {
+        let mut tests = cargo();
+        tests
+            .args(["test", "--no-fail-fast"])
+            .args(whole)
+            .args(filters);
+        commands.push(tests);
+    }
+    commands
+}
+
+fn has_nextest() -> bool {
+    cargo()
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,262 @@
+//! What every service's HTTP side shares: the layers around the routes, the routes for operators, and
+//! serving until told to stop.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use tracing::Instrument;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::health::Health;
+use crate::telemetry;
+
+/// Names a request in the answer, in log lines, and towards other services.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The log position that an answer reflects; a query that sends it back waits for it.
+pub const POSITION: HeaderName = HeaderName::from_static("hansard-position");
+
+/// How long requests that are under way when a service stops may take to finish.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest request id that is taken from a client, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// What the routes for operators and the layers need.
+#[derive(Clone)]
+pub struct Shared {
+    /// What `/health/ready` asks.
+    pub health: Health,
+    /// Limits and origins.
+    pub config: Arc<Config>,
+    /// The API's description, as JSON: what `/openapi.json` serves.
+    pub openapi: Cow<'static, str>,
+}
+
+/// The request's id, among the extensions of every request that passed the layers of [`finish`].
+#[derive(Debug, Clone)]
+pub struct RequestId(pub HeaderValue);
+
+/// Puts the routes for operators (`/health/live`, `/health/ready`, `/metrics`, `/openapi.json`, `/docs`)
+/// beside a service's own, and the layers around all: request ids, log lines, figures, CORS, the limit on
+/// bodies, an answer even if a handler panics, and 404 for what no route answers.
+pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
+    let (router, _) = router.split_for_parts();
+    let Shared {
+        health,
+        config,
+        openapi,
+    } = shared;
+    let openapi = axum::body::Bytes::from(openapi.into_owned());
+    let docs = utoipa_swagger_ui::Config::new(["/openapi.json"])
+        // Its default is a validator somewhere else.
+        .validator_url("none");
+    router
+        .route("/health/live", get(|| async { Json(json!({"live": true})) }))
+        .route("/health/ready", get(move || ready(health.clone())))
+        .route("/metrics", get(figures))
+        .route(
+            "/openapi.json",
+            get(move || {
+                let openapi = openapi.clone();
+                async move { ([(header::CONTENT_TYPE, "application/json")], openapi) }
+            }),
+        )
+        .merge(SwaggerUi::new("/docs").config(docs))
+        .fallback(unknown_endpoint)
+        .method_not_allowed_fallback(unknown_endpoint)
+        .layer(DefaultBodyLimit::max(config.max_body_bytes))
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::internal_unlogged().into_response()
+        }))
+        .layer(cors(&config))
+        .layer(middleware::from_fn(observe))
+}
+
+async fn unknown_endpoint() -> ApiError {
+    ApiError::unknown_endpoint()
+}
+
+async fn ready(health: Health) -> Response {
+    let outcomes = health.check().await;
+    let ready = outcomes.iter().all(|(_, outcome)| outcome.is_ok());
+    let checks = outcomes.into_iter().map(|(name, outcome)| {
+        let outcome = match outcome {
+            Ok(()) => json!({"ok": true}),
+            Err(reason) => json!({"ok": false, "reason": reason}),
+        };
+        (name, outcome)
+    });
+    let checks: Map<String, Value> = checks.collect();
+    let status = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(json!({"ready": ready, "checks": checks}))).into_response()
+}
+
+async fn figures() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        telemetry::figures().render(),
+    )
+}
+
+fn cors(config: &Config) -> CorsLayer {
+    let origins = config.allowed_origins.iter();
+    let origins: Vec<HeaderValue> = origins.filter_map(|origin| origin.parse().ok()).collect();
+    let allowed = match config.allowed_origins.is_empty() {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(origins),
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods(AllowMethods::mirror_request())
+        // Not `*`, which does not cover the Authorization header (Fetch, "CORS-safelisted").
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([POSITION, header::RETRY_AFTER, REQUEST_ID])
+        .max_age(Duration::from_secs(600))
+}
+
+/// Gives the request its id, and logs and counts its answer. Of the path only the route is logged, and of
+/// query and body nothing.
+async fn observe(mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let id = request_id(&request);
+    let method = known_method(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route
+        .as_ref()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let span = tracing::info_span!(
+        "request",
+        id = id.to_str().unwrap_or_default(),
+        method,
+        route
+    );
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+
+    let taken = start.elapsed();
+    let status = response.status();
+    let _entered = span.enter();
+    let ms = (taken.as_secs_f64() * 100_000.0).round() / 100.0;
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), ms, "answered");
+    } else if is_for_operators(&route) {
+        tracing::debug!(status = status.as_u16(), ms, "answered");
+    } else {
+        tracing::info!(status = status.as_u16(), ms, "answered");
+    }
+    metrics::histogram!("hansard_http_request_seconds", "method" => method, "route" => route.clone())
+        .record(taken.as_secs_f64());
+    metrics::counter!(
+        "hansard_http_requests_total",
+        "method" => method, "route" => route, "status" => status.as_u16().to_string()
+    )
+    .increment(1);
+    response
+}
+
+/// Routes that are asked every few seconds for ever.
+fn is_for_operators(route: &str) -> bool {
+    route.starts_with("/health/") || route == "/metrics"
+}
+
+/// The client's id for the request if it is fit for log lines, else a new UUIDv7.
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(REQUEST_ID).filter(|value| {
+        (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
+            && value
+                .as_bytes()
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte))
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::now_v7().to_string();
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+    })
+}
+
+/// The method as a label: a client can make up methods, and each label costs memory for ever.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Takes the address that the configuration says.
+///
+/// # Errors
+/// One sentence that names the address.
+pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.listen;
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+                "can't listen on {address}: the port is in use; stop what uses it or set --listen to \
+                 another"
+            ),
+            _ => anyhow::anyhow!("can't listen on {address}: {error}"),
+        })
+}
+
+/// Serves until `shutdown` is cancelled: then stops accepting, and returns once the requests under way
+/// have been answered, or after [`DRAIN_LIMIT`].
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and written whole: waiting to fill a packet only delays them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "can't set TCP_NODELAY");
+        }
+    });
+    let serving = axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+        .into_future();
+    let out_of_time = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_LIMIT).await;
+    };
+    tokio::select! {
+        outcome = serving => outcome.context("serving failed"),
+        () = out_of_time => {
+            tracing::warn!("requests were still under way after {DRAIN_LIMIT:?} and are cut off");
+            Ok(())
+        }
+    }
+}

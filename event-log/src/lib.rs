@@ -3,11 +3,16 @@
 //! The log is an append-only sequence of events, each at a [`Position`], in one total order. This crate
 //! moves bytes: what an event means is the business of [`events`].
 
+mod follower;
 mod jetstream;
 mod sqlite;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod url;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,8 +21,14 @@ use futures::stream::BoxStream;
 use uuid::Uuid;
 
 pub use events::{Expect, Position};
+pub use follower::{Followed, follow_forever};
 pub use jetstream::JetStreamLog;
 pub use sqlite::SqliteLog;
+pub use url::{Credentials, DEFAULT_STREAM, InvalidLogUrl, LogUrl, NatsAddress};
+
+/// The largest payload in bytes that any log takes. A NATS server's own limit (`max_payload`, 1 MiB by
+/// default) covers the headers too, so this stays a little below it.
+pub const MAX_EVENT_BYTES: usize = 1_000_000;
 
 /// An event to append.
 #[derive(Debug, Clone)]
@@ -184,38 +195,29 @@ pub trait EventLog: Send + Sync + 'static {
     async fn durability(&self) -> Result<Result<(), String>, LogError>;
 }
 
-/// A log's address that can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{url:?} is no log URL: {reason}; use sqlite:PATH or nats://HOST:4222")]
-pub struct InvalidLogUrl {
-    url: String,
-    reason: String,
-}
-
 /// Opens the log at `url`, creating it if it does not exist: `sqlite:PATH` (relative paths are relative
 /// to `data_dir`) or `nats://[USER:PASSWORD@]HOST[:PORT][,HOST...][/STREAM]`.
 ///
 /// # Errors
-/// The URL is no log's, or the log can't be reached ([`LogError::Unavailable`]; try again) or used.
+/// The log can't be reached ([`LogError::Unavailable`]; try again) or used ([`LogError::Unusable`]).
 pub async fn open(url: &LogUrl, data_dir: &Path) -> Result<Arc<dyn EventLog>, LogError> {
     match url {
         LogUrl::Sqlite(path) => Ok(Arc::new(SqliteLog::open(&data_dir.join(path)).await?)),
-        LogUrl::Nats { servers, stream } => {
-            Ok(Arc::new(JetStreamLog::open(servers, stream).await?))
-        }
+        LogUrl::Nats(address) => Ok(Arc::new(JetStreamLog::open(address).await?)),
     }
 }
 
-/// Where a log is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogUrl {
-    /// A file, absolute or relative to the data directory.
-    Sqlite(std::path::PathBuf),
-    /// A stream on NATS servers.
-    Nats {
-        /// The servers' addresses, `nats://...` or `tls://...`.
-        servers: Vec<String>,
-        /// The stream's name.
-        stream: String,
-    },
+/// What every adapter's append has in common: the size limit and the measurement.
+async fn append_measured<F>(event: &NewEvent, append: F) -> Result<Appended, LogError>
+where
+    F: Future<Output = Result<Appended, LogError>>,
+{
+    let size = event.payload.len();
+    if size > MAX_EVENT_BYTES {
+        return Err(LogError::TooLarge { size });
+    }
+    let begun = Instant::now();
+    let result = append.await;
+    metrics::histogram!("hansard_append_seconds").record(begun.elapsed());
+    result
 }

@@ -1,0 +1,562 @@
+//! The log in a NATS JetStream stream, for deployments that outgrow one machine.
+//!
+//! Positions are the stream's sequence numbers. A lost acknowledgement is never taken for a failure: the
+//! same message is sent again with the same message id, and a conflict is looked into before it is
+//! reported.
+
+mod connection;
+mod delivery;
+mod monitor;
+
+use std::time::Duration;
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, PersistenceMode, RawMessage, RetentionPolicy, StorageType,
+};
+use async_nats::{HeaderMap, HeaderValue};
+use async_trait::async_trait;
+use bytes::Bytes;
+use events::{Expect, Position, Subject, Timestamp};
+use futures::future::try_join_all;
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    Appended, EventLog, Events, ExpectText, Filter, Incarnation, LogError, NatsAddress, NewEvent,
+    Recorded, Tail, append_measured,
+};
+use connection::Connection;
+use delivery::Delivery;
+
+/// Every subject of the log.
+const SUBJECTS: &str = "chat.>";
+
+/// For how long the server recognises a repeated message id; also what it remembers again after a
+/// restart. Later repetitions are found by actor and idempotency key in the read models.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// How long an append is tried before it is reported as unavailable.
+const APPEND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long anything else is tried.
+const READ_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The pause before an append that the server was not ready for is sent again.
+const NOT_READY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a read waits for the next event before it looks whether there is one.
+const END_CHECK: Duration = Duration::from_secs(1);
+
+/// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
+mod code {
+    pub(super) const CLUSTER_NOT_AVAILABLE: u64 = 10_008;
+    pub(super) const NO_MESSAGE_FOUND: u64 = 10_037;
+    pub(super) const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
+    pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
+    pub(super) const NOT_THE_EXPECTED_STREAM: u64 = 10_060;
+    pub(super) const WRONG_LAST_SEQUENCE: u64 = 10_071;
+    pub(super) const DUPLICATE_IN_PROCESS: u64 = 10_158;
+    /// Another message for the same subject is on its way through the replicas.
+    pub(super) const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10_164;
+}
+
+/// The log in a JetStream stream.
+#[derive(Clone)]
+pub struct JetStreamLog {
+    address: NatsAddress,
+    connection: Connection,
+    /// Whether a direct get is as good as asking the stream's leader: with one replica only.
+    direct: bool,
+}
+
+/// The answer to `STREAM.INFO` and `STREAM.CREATE`, as far as it matters here.
+#[derive(Deserialize)]
+struct StreamInfo {
+    /// As the server writes it: compared, never calculated with.
+    created: String,
+    config: Config,
+    state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct StreamState {
+    last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct FetchedMessage {
+    message: RawMessage,
+}
+
+impl JetStreamLog {
+    /// Connects to the servers, and creates the stream if it does not exist. An existing stream keeps
+    /// its settings: replicas and placement are its operator's.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when no server answers within a few seconds; [`LogError::Unusable`]
+    /// when the login is refused or the stream is not fit to be a log.
+    pub async fn open(address: &NatsAddress) -> Result<Self, LogError> {
+        let connection = Connection::open(address).await?;
+        let mut log = Self {
+            address: address.clone(),
+            connection,
+            direct: false,
+        };
+        let info = match log.info().await? {
+            Some(info) => info,
+            None => log.create().await?,
+        };
+        if let Some(reason) = unfit(&info.config) {
+            return Err(LogError::Unusable(format!(
+                "the stream {} at {} {reason}",
+                address.stream,
+                address.hosts()
+            )));
+        }
+        log.direct = info.config.allow_direct && info.config.num_replicas == 1;
+        Ok(log)
+    }
+
+    async fn create(&self) -> Result<StreamInfo, LogError> {
+        let stream = &self.address.stream;
+        let config = Config {
+            name: stream.clone(),
+            subjects: vec![SUBJECTS.to_owned()],
+            retention: RetentionPolicy::Limits,
+            // There are no limits; should an operator set one, new events are refused rather than old
+            // ones dropped.
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            num_replicas: 1,
+            duplicate_window: DUPLICATE_WINDOW,
+            allow_direct: true,
+            // Denying deletion can't be undone on a stream, and whether erasure deletes messages or
+            // destroys keys has not been decided.
+            deny_delete: false,
+            deny_purge: false,
+            ..Config::default()
+        };
+        let payload = serde_json::to_vec(&config)
+            .map_err(|error| LogError::Unusable(format!("its settings can't be sent: {error}")))?;
+        tracing::info!(%stream, "creating the stream");
+        // Several processes may do this at once: the same settings again are no error.
+        match self
+            .api(&format!("STREAM.CREATE.{stream}"), payload)
+            .await?
+        {
+            Response::Ok(info) => Ok(info),
+            Response::Err { error } => Err(LogError::Unusable(format!(
+                "the stream {stream} at {} can't be created: {error}",
+                self.address.hosts()
+            ))),
+        }
+    }
+
+    /// The stream's settings and state; `None` when there is no such stream.
+    async fn info(&self) -> Result<Option<StreamInfo>, LogError> {
+        let request = format!("STREAM.INFO.{}", self.address.stream);
+        match self.api(&request, Vec::new()).await? {
+            Response::Ok(info) => Ok(Some(info)),
+            Response::Err { error } if error.error_code().0 == code::STREAM_NOT_FOUND => Ok(None),
+            Response::Err { error } => Err(self.unavailable(&error)),
+        }
+    }
+
+    async fn existing_info(&self) -> Result<StreamInfo, LogError> {
+        let info = self.info().await?;
+        info.ok_or_else(|| {
+            LogError::Unusable(format!(
+                "the stream {} no longer exists at {}",
+                self.address.stream,
+                self.address.hosts()
+            ))
+        })
+    }
+
+    /// One request to the JetStream API.
+    async fn api<T: DeserializeOwned>(
+        &self,
+        request: &str,
+        payload: Vec<u8>,
+    ) -> Result<Response<T>, LogError> {
+        let deadline = Instant::now() + READ_DEADLINE;
+        let subject = format!("$JS.API.{request}");
+        let answer = self
+            .connection
+            .request(&subject, None, payload.into(), deadline)
+            .await?;
+        serde_json::from_slice(&answer.payload).map_err(|error| self.unavailable(&error))
+    }
+
+    /// One message of the stream, read by `query` (a message get request of the JetStream API). `latest`
+    /// asks the stream's leader, which alone is sure to know every acknowledged append.
+    async fn fetch(
+        &self,
+        query: serde_json::Value,
+        latest: bool,
+    ) -> Result<Option<StreamMessage>, LogError> {
+        let stream = &self.address.stream;
+        let payload = query.to_string().into_bytes();
+        if latest || !self.direct {
+            let request = format!("STREAM.MSG.GET.{stream}");
+            return match self.api::<FetchedMessage>(&request, payload).await? {
+                Response::Ok(fetched) => StreamMessage::try_from(fetched.message)
+                    .map(Some)
+                    .map_err(|error| self.unavailable(&error)),
+                Response::Err { error } if error.error_code().0 == code::NO_MESSAGE_FOUND => {
+                    Ok(None)
+                }
+                Response::Err { error } => Err(self.unavailable(&error)),
+            };
+        }
+        let deadline = Instant::now() + READ_DEADLINE;
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let answer = self
+            .connection
+            .request(&subject, None, payload.into(), deadline)
+            .await?;
+        match answer.status {
+            None => StreamMessage::try_from(answer)
+                .map(Some)
+                .map_err(|error| self.unavailable(&error)),
+            Some(async_nats::StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(self.unavailable(&format!(
+                "{status} {}",
+                answer.description.unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// Sends the event until there is an answer, at most until the deadline.
+    async fn publish(&self, event: &NewEvent, expect: Expect) -> Result<Appended, LogError> {
+        let deadline = Instant::now() + APPEND_DEADLINE;
+        let subject = event.subject.to_string();
+        let headers = self.headers(event, expect);
+        loop {
+            let answer = self
+                .connection
+                .request(
+                    &subject,
+                    Some(headers.clone()),
+                    event.payload.clone(),
+                    deadline,
+                )
+                .await?;
+            let response: Response<PublishAck> = serde_json::from_slice(&answer.payload)
+                .map_err(|error| self.unavailable(&error))?;
+            let error = match response {
+                Response::Ok(ack) => {
+                    return Ok(Appended {
+                        position: Position::new(ack.sequence),
+                        duplicate: ack.duplicate,
+                    });
+                }
+                Response::Err { error } => error,
+            };
+            match error.error_code().0 {
+                code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => {
+                    return self.conflict(event, expect).await;
+                }
+                code::MESSAGE_EXCEEDS_MAXIMUM => {
+                    let size = event.payload.len();
+                    return Err(LogError::TooLarge { size });
+                }
+                code::NOT_THE_EXPECTED_STREAM => {
+                    return Err(LogError::Unusable(format!(
+                        "another stream than {} takes its subjects: {error}",
+                        self.address.stream
+                    )));
+                }
+                // What the server says while a leader is elected, or while a first try of the same
+                // message is still under way.
+                code::CLUSTER_NOT_AVAILABLE | code::DUPLICATE_IN_PROCESS
+                    if Instant::now() + NOT_READY_PAUSE < deadline =>
+                {
+                    tokio::time::sleep(NOT_READY_PAUSE).await;
+                }
+                _ => return Err(self.unavailable(&error)),
+            }
+        }
+    }
+
+    fn headers(&self, event: &NewEvent, expect: Expect) -> HeaderMap {
+        use async_nats::header;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, message_id(event).as_str());
+        headers.insert(header::NATS_EXPECTED_STREAM, self.address.stream.as_str());
+        let expected = match expect {
+            Expect::Any => None,
+            Expect::Empty => Some(0),
+            Expect::Exact(position) => Some(position.get()),
+        };
+        if let Some(expected) = expected {
+            headers.insert(
+                header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+                HeaderValue::from(expected),
+            );
+        }
+        headers
+    }
+
+    /// What a conflict means: a server with one replica checks the expectation before the message id, so
+    /// the subject may have changed by this very event, on an earlier try whose acknowledgement was lost.
+    /// Then it is the first one after what was expected.
+    async fn conflict(&self, event: &NewEvent, expect: Expect) -> Result<Appended, LogError> {
+        let expected = match expect {
+            Expect::Any | Expect::Empty => Position::ZERO,
+            Expect::Exact(position) => position,
+        };
+        let query = json!({
+            "seq": expected.next().get(),
+            "next_by_subj": event.subject.to_string(),
+        });
+        let first = self.fetch(query, true).await?;
+        let own = first.filter(|first| {
+            let id = first.headers.get(async_nats::header::NATS_MESSAGE_ID);
+            id.is_some_and(|id| id.as_str() == message_id(event))
+        });
+        match own {
+            Some(own) => Ok(Appended {
+                position: Position::new(own.sequence),
+                duplicate: true,
+            }),
+            None => Err(LogError::Conflict(ExpectText(expect))),
+        }
+    }
+
+    /// The position of the next event after `after` that matches. (The server's "last by subject" is no
+    /// help with wildcards: it finds nothing when the stream's last message has been deleted.)
+    async fn next_matching(
+        &self,
+        filter: Filter,
+        after: Position,
+    ) -> Result<Option<Position>, LogError> {
+        let subjects = match filter {
+            Filter::All => vec![">".to_owned()],
+            _ => subjects_of(filter),
+        };
+        let next = subjects.iter().map(|subject| {
+            let query = json!({ "seq": after.next().get(), "next_by_subj": subject });
+            self.fetch(query, true)
+        });
+        let next = try_join_all(next).await?;
+        let next = next.iter().flatten().map(|message| message.sequence).min();
+        Ok(next.map(Position::new))
+    }
+
+    async fn deliver(&self, filter: Filter, after: Position) -> Result<Delivery, LogError> {
+        let subjects = subjects_of(filter);
+        let stream = &self.address.stream;
+        Delivery::start(&self.connection, stream, subjects, after).await
+    }
+
+    fn unavailable(&self, reason: &dyn std::fmt::Display) -> LogError {
+        LogError::Unavailable(format!("{}: {reason}", self.address.hosts()))
+    }
+}
+
+#[async_trait]
+impl EventLog for JetStreamLog {
+    async fn append(&self, event: NewEvent, expect: Expect) -> Result<Appended, LogError> {
+        append_measured(&event, self.publish(&event, expect)).await
+    }
+
+    async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
+        let reading = Reading {
+            up_to: self.tail().await?.last,
+            log: self.clone(),
+            filter,
+            after,
+        };
+        if reading.is_complete().await? {
+            return Ok(stream::empty().boxed());
+        }
+        let delivery = self.deliver(filter, after).await?;
+        Ok(reading.events(delivery))
+    }
+
+    async fn follow(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
+        Ok(self.deliver(filter, after).await?.events())
+    }
+
+    async fn get(&self, position: Position) -> Result<Option<Recorded>, LogError> {
+        if position == Position::ZERO {
+            return Ok(None);
+        }
+        let message = self.fetch(json!({ "seq": position.get() }), false).await?;
+        Ok(message.map(recorded))
+    }
+
+    async fn last_of(&self, subject: Subject) -> Result<Option<Recorded>, LogError> {
+        let query = json!({ "last_by_subj": subject.to_string() });
+        Ok(self.fetch(query, false).await?.map(recorded))
+    }
+
+    async fn tail(&self) -> Result<Tail, LogError> {
+        let info = self.existing_info().await?;
+        Ok(Tail {
+            incarnation: Incarnation(format!("{}@{}", self.address.stream, info.created)),
+            last: Position::new(info.state.last_seq),
+        })
+    }
+
+    async fn durability(&self) -> Result<Result<(), String>, LogError> {
+        let config = self.existing_info().await?.config;
+        if config.storage != StorageType::File {
+            return Ok(Err("the stream is kept in memory".to_owned()));
+        }
+        if config.persist_mode == Some(PersistenceMode::Async) {
+            let reason = "the stream's persist_mode is async: it acknowledges before it writes";
+            return Ok(Err(reason.to_owned()));
+        }
+        Ok(monitor::syncs_always(&self.address, &self.connection.server_id()).await)
+    }
+}
+
+fn message_id(event: &NewEvent) -> String {
+    event.deduplication_id.simple().to_string()
+}
+
+/// A read that ends.
+struct Reading {
+    log: JetStreamLog,
+    filter: Filter,
+    /// The position of the last event seen.
+    after: Position,
+    up_to: Position,
+}
+
+impl Reading {
+    /// The events up to and with the end, for as long as there are any: those at the end may not match,
+    /// or have been deleted.
+    fn events(self, delivery: Delivery) -> Events {
+        stream::unfold(Some((self, delivery)), |state| async {
+            let (mut reading, mut delivery) = state?;
+            match reading.next(&mut delivery).await {
+                Ok(None) => None,
+                Ok(Some(event)) => Some((Ok(event), Some((reading, delivery)))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self, delivery: &mut Delivery) -> Result<Option<Recorded>, LogError> {
+        if self.after >= self.up_to || (delivery.seems_complete() && self.is_complete().await?) {
+            return Ok(None);
+        }
+        loop {
+            if let Ok(event) = timeout(END_CHECK, delivery.next()).await {
+                let event = event?;
+                self.after = event.position;
+                return Ok((event.position <= self.up_to).then_some(event));
+            }
+            if self.is_complete().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn is_complete(&self) -> Result<bool, LogError> {
+        if self.after >= self.up_to {
+            return Ok(true);
+        }
+        let next = self.log.next_matching(self.filter, self.after).await?;
+        Ok(next.is_none_or(|next| next > self.up_to))
+    }
+}
+
+/// The subjects to ask the server for; none for all.
+fn subjects_of(filter: Filter) -> Vec<String> {
+    match filter {
+        Filter::All => Vec::new(),
+        Filter::Lifecycles => vec!["chat.user.*".to_owned(), "chat.room.*.lifecycle".to_owned()],
+        Filter::Room(room) => vec![
+            Subject::RoomLifecycle(room).to_string(),
+            Subject::RoomTimeline(room).to_string(),
+        ],
+        Filter::User(user) => vec![Subject::User(user).to_string()],
+    }
+}
+
+fn recorded(message: StreamMessage) -> Recorded {
+    Recorded {
+        position: Position::new(message.sequence),
+        subject: message.subject.to_string(),
+        stored_at: timestamp(message.time.unix_timestamp_nanos()),
+        payload: Bytes::clone(&message.payload),
+    }
+}
+
+/// The log's clock, in nanoseconds since 1970, as a timestamp.
+fn timestamp(nanoseconds: i128) -> Timestamp {
+    i64::try_from(nanoseconds / 1_000_000)
+        .ok()
+        .and_then(Timestamp::from_millis)
+        .unwrap_or_else(Timestamp::now)
+}
+
+/// Why a stream with these settings can't be a log, if it can't.
+fn unfit(config: &Config) -> Option<String> {
+    let takes_all = config
+        .subjects
+        .iter()
+        .any(|subject| subject == SUBJECTS || subject == ">");
+    if !takes_all {
+        return Some(format!("does not take the subjects {SUBJECTS}"));
+    }
+    let drops = [
+        (config.retention != RetentionPolicy::Limits, "retention"),
+        (!config.max_age.is_zero(), "max_age"),
+        (config.max_messages_per_subject > 0, "max_msgs_per_subject"),
+        (
+            config.max_messages > 0 && config.discard == DiscardPolicy::Old,
+            "max_msgs",
+        ),
+        (
+            config.max_bytes > 0 && config.discard == DiscardPolicy::Old,
+            "max_bytes",
+        ),
+    ];
+    if let Some((_, setting)) = drops.iter().find(|(drops, _)| *drops) {
+        return Some(format!("would drop old events: change its {setting}"));
+    }
+    let unsuitable = [
+        (config.no_ack, "does not acknowledge"),
+        (config.sealed, "is sealed"),
+        (config.mirror.is_some(), "is a mirror"),
+        (config.subject_transform.is_some(), "renames its subjects"),
+    ];
+    let reason = unsuitable.iter().find(|(unsuitable, _)| *unsuitable);
+    reason.map(|(_, reason)| (*reason).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_loses_events_is_no_log() {
+        let fit = Config {
+            subjects: vec![SUBJECTS.to_owned()],
+            ..Config::default()
+        };
+        assert_eq!(unfit(&fit), None);
+        let reason = |change: fn(&mut Config)| {
+            let mut config = fit.clone();
+            change(&mut config);
+            unfit(&config).unwrap_or_default()
+        };
+        assert!(reason(|it| it.subjects = vec!["other".to_owned()]).contains("chat.>"));
+        assert!(reason(|it| it.max_age = Duration::from_secs(1)).contains("max_age"));
+        assert!(reason(|it| it.max_bytes = 1).contains("max_bytes"));
+        assert!(reason(|it| it.retention = RetentionPolicy::WorkQueue).contains("retention"));
+        assert!(reason(|it| it.sealed = true).contains("sealed"));
+    }
+}

@@ -1,0 +1,242 @@
+//! The queries, and the small pool of connections they run on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use events::{Position, RoomId, Subject, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::schema;
+use crate::{Filter, LogError, Recorded};
+
+/// How many queries run at once.
+const CONNECTIONS: usize = 8;
+
+/// How many events a page has at most.
+const PAGE_EVENTS: usize = 512;
+
+/// After how many bytes of payload a page ends, so that large events don't fill the memory.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Connections for reading, opened as they are needed.
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+        }
+    }
+
+    /// Waits until a query may run.
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    /// Runs a query. Blocks.
+    pub(super) fn with<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, LogError> {
+        let idle = self.lock().pop();
+        let run = || -> rusqlite::Result<(Connection, T)> {
+            let connection = match idle {
+                Some(connection) => connection,
+                None => schema::open_reader(&self.path)?,
+            };
+            let answer = query(&connection)?;
+            Ok((connection, answer))
+        };
+        // A connection that failed is closed: the next one is opened anew.
+        let (connection, answer) = run().map_err(|error| schema::failed(&error))?;
+        self.lock().push(connection);
+        Ok(answer)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Some events in order.
+pub(super) struct Page {
+    pub(super) events: Vec<Recorded>,
+    /// Whether there may be more after them.
+    pub(super) more: bool,
+}
+
+/// Reads the next events after `after`, up to and with `up_to`, that match.
+pub(super) fn page(
+    connection: &Connection,
+    filter: Filter,
+    after: Position,
+    up_to: Position,
+) -> rusqlite::Result<Page> {
+    let (after, up_to) = (sql(after), sql(up_to));
+    match filter {
+        Filter::All => collect(
+            connection,
+            ALL,
+            named_params! {":after": after, ":up_to": up_to},
+        ),
+        Filter::Lifecycles => collect(
+            connection,
+            LIFECYCLES,
+            named_params! {":after": after, ":up_to": up_to},
+        ),
+        Filter::User(user) => {
+            let subject = Subject::User(user).to_string();
+            let params = named_params! {":after": after, ":up_to": up_to, ":subject": subject};
+            collect(connection, ONE_SUBJECT, params)
+        }
+        Filter::Room(room) => {
+            let (lifecycle, timeline) = subjects_of(room);
+            let params = named_params! {
+                ":after": after, ":up_to": up_to, ":lifecycle": lifecycle, ":timeline": timeline,
+            };
+            collect(connection, TWO_SUBJECTS, params)
+        }
+    }
+}
+
+/// The position of the last event.
+pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<Position> {
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT max(position) FROM events")?
+        .query_row([], |row| row.get(0))?;
+    Ok(position(last.unwrap_or(0)))
+}
+
+/// The event at a position.
+pub(super) fn get(connection: &Connection, at: Position) -> rusqlite::Result<Option<Recorded>> {
+    connection
+        .prepare_cached(
+            "SELECT position, subject, stored_at, payload FROM events WHERE position = ?1",
+        )?
+        .query_row([sql(at)], recorded)
+        .optional()
+}
+
+/// The last event of a subject.
+pub(super) fn last_of(
+    connection: &Connection,
+    subject: &str,
+) -> rusqlite::Result<Option<Recorded>> {
+    connection
+        .prepare_cached(
+            "SELECT position, subject, stored_at, payload FROM events
+             WHERE subject = ?1 ORDER BY position DESC LIMIT 1",
+        )?
+        .query_row([subject], recorded)
+        .optional()
+}
+
+/// The position in SQL's signed integers. Beyond them there is nothing, nor can there be.
+pub(super) fn sql(position: Position) -> i64 {
+    i64::try_from(position.get()).unwrap_or(i64::MAX)
+}
+
+/// The position that SQL's integer means.
+pub(super) fn position(sql: i64) -> Position {
+    Position::new(sql.try_into().unwrap_or(0))
+}
+
+const ALL: &str = "
+SELECT position, subject, stored_at, payload FROM events
+WHERE position > :after AND position <= :up_to
+ORDER BY position";
+
+const LIFECYCLES: &str = "
+SELECT position, subject, stored_at, payload FROM events INDEXED BY events_of_lifecycles
+WHERE substr(subject, -9) <> '.timeline' AND position > :after AND position <= :up_to
+ORDER BY position";
+
+const ONE_SUBJECT: &str = "
+SELECT position, subject, stored_at, payload FROM events
+WHERE subject = :subject AND position > :after AND position <= :up_to
+ORDER BY position";
+
+/// SQLite merges the two ordered halves as they are read: a page costs what it returns.
+const TWO_SUBJECTS: &str = "
+SELECT position, subject, stored_at, payload FROM events
+WHERE subject = :lifecycle AND position > :after AND position <= :up_to
+UNION ALL
+SELECT position, subject, stored_at, payload FROM events
+WHERE subject = :timeline AND position > :after AND position <= :up_to
+ORDER BY position";
+
+fn collect(connection: &Connection, query: &str, params: impl Params) -> rusqlite::Result<Page> {
+    let mut statement = connection.prepare_cached(query)?;
+    let mut rows = statement.query(params)?;
+    let mut events = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let event = recorded(row)?;
+        bytes += event.payload.len();
+        events.push(event);
+        if events.len() >= PAGE_EVENTS || bytes >= PAGE_BYTES {
+            return Ok(Page { events, more: true });
+        }
+    }
+    Ok(Page {
+        events,
+        more: false,
+    })
+}
+
+fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
+    let payload: Vec<u8> = row.get(3)?;
+    Ok(Recorded {
+        position: position(row.get(0)?),
+        subject: row.get(1)?,
+        // No clock writes a time outside the range; should a file have one, the event is still shown.
+        stored_at: Timestamp::from_millis(row.get(2)?)
+            .or_else(|| Timestamp::from_millis(0))
+            .unwrap_or_else(Timestamp::now),
+        payload: payload.into(),
+    })
+}
+
+fn subjects_of(room: RoomId) -> (String, String) {
+    (
+        Subject::RoomLifecycle(room).to_string(),
+        Subject::RoomTimeline(room).to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// How SQLite carries out a query, as it says itself.
+    fn plan(query: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = schema::open(&directory.path().join("log.db")).unwrap();
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {query}"))
+            .unwrap();
+        // Unbound parameters are NULL, which does not matter to the plan.
+        let steps = statement.raw_query().mapped(|row| row.get::<_, String>(3));
+        steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn no_query_scans_or_sorts() {
+        for query in [ALL, LIFECYCLES, ONE_SUBJECT, TWO_SUBJECTS] {
+            let plan = plan(query);
+            assert!(!plan.contains("SCAN events"), "{query}\n{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+        }
+        assert!(plan(LIFECYCLES).contains("events_of_lifecycles (position>? AND position<?)"));
+        assert!(plan(TWO_SUBJECTS).contains("MERGE (UNION ALL)"));
+    }
+}

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use events::{Authority, Caller, IdempotencyKey, UserType};
-use platform::auth::AuthMode;
+use platform::config::AuthMode;
 use platform::error::ApiError;
 
 use crate::Options;
@@ -54,7 +54,7 @@ impl Options {
         let claims = self.auth.bearer(headers)?;
         match self.directory.user(claims.user).await? {
             Some(user) if !user.deleted => {}
-            _ => return Err(ApiError::unauthorized("the token's user does not exist")),
+            _ => return Err(ApiError::invalid_token("the token's user does not exist")),
         }
         Ok(Caller {
             user: Some(claims.user),
@@ -80,7 +80,7 @@ impl Options {
             None => claims.user_type == UserType::Support,
         };
         if !exists {
-            return Err(ApiError::unauthorized("the token's user does not exist"));
+            return Err(ApiError::invalid_token("the token's user does not exist"));
         }
         Ok(Caller {
             user: Some(claims.user),

@@ -1,1 +1,36 @@
 //! The write side as a service of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use command_api::Options;
+use directory::Directory;
+use read_models::Progress;
+
+/// Takes commands over HTTP (POST, PUT, DELETE) and appends their events to the log
+#[derive(Parser)]
+#[command(name = "command-api", version)]
+struct Cli {
+    #[command(flatten)]
+    args: platform::config::Args,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    platform::run("command-api", &cli.args, |context| async move {
+        let listener = context.bind().await?;
+        let auth = context.auth()?;
+        // Commands work without the read models: they are neither waited for nor a reason to be unready.
+        let read_models = platform::startup::open_read_models_unprepared(&context.config).await?;
+        let log = context.open_log().await?;
+        let routes = command_api::routes(Options {
+            directory: Directory::start(log.clone(), context.shutdown.clone()),
+            log,
+            progress: Progress::start(read_models.clone(), context.shutdown.clone()),
+            read_models,
+            auth,
+            limits: context.config.limits(),
+        });
+        context.serve(listener, routes, contract::OPENAPI).await
+    })
+}

@@ -52,7 +52,7 @@ pub(crate) async fn initiate(
     fields: Fields,
 ) -> Result<Reply<InitiateAnswer>, ApiError> {
     let caller = options.member(&headers).await?;
-    let body = InitiateBody::read(&fields, &options.limits).map_err(ApiError::validation)?;
+    let body = InitiateBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let users: Vec<UserId> = body
         .user_ids
         .iter()
@@ -153,7 +153,7 @@ pub(crate) async fn post_message(
     fields: Fields,
 ) -> Result<Reply<PostAnswer>, ApiError> {
     let caller = options.member(&headers).await?;
-    let body = PostMessageBody::read(&fields, &options.limits).map_err(ApiError::validation)?;
+    let body = PostMessageBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let command = Command::PostMessage {
         room: room_id(&room)?,
         text: body.message_text,
@@ -216,7 +216,7 @@ pub(crate) async fn mark_read(
 ) -> Result<Reply<MarkReadAnswer>, ApiError> {
     let caller = options.member(&headers).await?;
     let room = room_id(&room)?;
-    let body = MarkReadBody::read(&fields).map_err(ApiError::validation)?;
+    let body = MarkReadBody::read(&fields.0).map_err(ApiError::validation)?;
     let command = Command::MarkRead {
         room,
         up_to: body.up_to,

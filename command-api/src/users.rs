@@ -74,7 +74,7 @@ pub(crate) async fn create(
     fields: Fields,
 ) -> Result<Reply<UserAnswer>, ApiError> {
     let caller = options.anyone(&headers).await?;
-    let body = CreateUserBody::read(&fields, &options.limits).map_err(ApiError::validation)?;
+    let body = CreateUserBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let command = Command::CreateUser {
         user: UserId::random(),
         first_name: body.first_name,

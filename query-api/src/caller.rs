@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use events::{Position, UserId};
-use platform::auth::AuthMode;
+use platform::config::AuthMode;
 use platform::error::ApiError;
 
 use crate::{Options, POSITION_WAIT};
@@ -40,7 +40,7 @@ impl Options {
         if users.iter().any(|user| !user.deleted) {
             Ok(claims.user)
         } else {
-            Err(ApiError::unauthorized("the token's user does not exist"))
+            Err(ApiError::invalid_token("the token's user does not exist"))
         }
     }
 
@@ -60,7 +60,7 @@ impl Options {
         if exists {
             Ok(())
         } else {
-            Err(ApiError::unauthorized("the token's user does not exist"))
+            Err(ApiError::invalid_token("the token's user does not exist"))
         }
     }
 }

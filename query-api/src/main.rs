@@ -1,2 +1,60 @@
-//! The service alone.
-fn main() {}
+//! The read side as a service of its own.
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use audit::LogHandle;
+use clap::Parser;
+use platform::Context;
+use query_api::Options;
+use read_models::Progress;
+
+/// Answers queries over HTTP (GET) from the read models, and audits from the log
+#[derive(Parser)]
+#[command(name = "query-api", version)]
+struct Cli {
+    #[command(flatten)]
+    args: platform::config::Args,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    platform::run("query-api", &cli.args, |context| async move {
+        let listener = context.bind().await?;
+        let auth = context.auth()?;
+        let read_models = context.open_read_models_unprepared().await?;
+        // Queries are answered without the log. Audits need it, once it can be reached.
+        let audit = audit::routes(audit::Options {
+            log: connect_in_background(context.clone()),
+            auth: auth.clone(),
+        });
+        let routes = query_api::routes(Options {
+            progress: Progress::start(read_models.clone(), context.shutdown.clone()),
+            read_models,
+            auth,
+        });
+        context
+            .serve(listener, routes.merge(audit), contract::OPENAPI)
+            .await
+    })
+}
+
+/// A handle on the log that is empty until the log could be reached, however long that takes.
+fn connect_in_background(context: Context) -> LogHandle {
+    let opened = Arc::new(OnceLock::new());
+    let slot = Arc::clone(&opened);
+    tokio::spawn(async move {
+        while !context.shutdown.is_cancelled() {
+            match platform::startup::open_log(&context.config, &context.shutdown).await {
+                Ok(log) => {
+                    let _ = slot.set(log);
+                    return;
+                }
+                Err(error) => tracing::warn!("audits can't be answered: {error:#}"),
+            }
+            // Opening gives up only after waiting; what fails at once must not be tried in a tight loop.
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    });
+    LogHandle::new(move || opened.get().cloned())
+}

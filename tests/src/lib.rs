@@ -1,1 +1,101 @@
-//! Black-box suites against real servers, and the harness that starts them.
+//! The harness of the black-box suites: the one place that starts Hansard, as one process or as four, on
+//! either stack, and talks to it the way clients do.
+//!
+//! A suite is a set of scenarios, each an `async fn(Stack)`, that [`on_every_stack!`] turns into one test
+//! for each combination of [`Backend`] and [`Layout`]:
+//!
+//! ```no_run
+//! use hansard_tests::{Stack, on_every_stack};
+//!
+//! async fn a_new_user_can_be_read(stack: Stack) {
+//!     let ada = stack.person("Ada").await;
+//!     ada.client.user(&ada.id).await.ok();
+//! }
+//!
+//! on_every_stack!(Auth::Open; a_new_user_can_be_read);
+//! # fn main() {}
+//! ```
+//!
+//! `cargo xtask test` provides the binaries and servers. For tests only: what goes wrong here panics and
+//! says what to do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod client;
+mod edge;
+mod socket;
+mod stack;
+mod wait;
+
+pub use client::{Answer, TestClient};
+pub use socket::WsClient;
+pub use stack::{Auth, Backend, Layout, Options, Person, Service, Stack};
+pub use wait::{eventually, within};
+
+use std::future::Future;
+
+use xtask::servers::{EMBEDDED_ONLY_VARIABLE, find_nginx};
+
+/// Runs a scenario on a new stack. Prints why and returns where that combination is left out
+/// (`HANSARD_TEST_EMBEDDED_ONLY=1`).
+///
+/// # Panics
+/// The scenario fails, or the stack doesn't start.
+pub fn run<F>(backend: Backend, layout: Layout, auth: Auth, scenario: impl FnOnce(Stack) -> F)
+where
+    F: Future<Output = ()>,
+{
+    if let Some(reason) = left_out(backend, layout) {
+        println!("skipped: {reason}");
+        return;
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async { scenario(Stack::start(backend, layout, auth).await).await });
+}
+
+/// Why this combination is not tested now; `None` when it is.
+#[must_use]
+pub fn left_out(backend: Backend, layout: Layout) -> Option<String> {
+    if std::env::var_os(EMBEDDED_ONLY_VARIABLE).is_none_or(|value| value != "1") {
+        return None;
+    }
+    match (backend, layout) {
+        (Backend::Distributed, _) => Some(format!("{EMBEDDED_ONLY_VARIABLE} is set")),
+        (Backend::Embedded, Layout::OneProcess) => None,
+        (Backend::Embedded, Layout::FourProcesses) => {
+            find_nginx().err().map(|error| error.to_string())
+        }
+    }
+}
+
+/// Makes tests of scenarios (`async fn(Stack)`): one for each backend and layout, in modules named after
+/// them. At most once in a module.
+#[macro_export]
+macro_rules! on_every_stack {
+    ($auth:expr; $($scenario:ident),+ $(,)?) => {
+        $crate::on_every_stack! { @stack embedded_one_process Embedded OneProcess $auth; $($scenario),+ }
+        $crate::on_every_stack! { @stack embedded_four_processes Embedded FourProcesses $auth; $($scenario),+ }
+        $crate::on_every_stack! { @stack distributed_one_process Distributed OneProcess $auth; $($scenario),+ }
+        $crate::on_every_stack! { @stack distributed_four_processes Distributed FourProcesses $auth; $($scenario),+ }
+    };
+    (@stack $module:ident $backend:ident $layout:ident $auth:expr; $($scenario:ident),+) => {
+        mod $module {
+            $(
+                #[test]
+                fn $scenario() {
+                    #[allow(unused_imports)]
+                    use $crate::Auth;
+                    $crate::run(
+                        $crate::Backend::$backend,
+                        $crate::Layout::$layout,
+                        $auth,
+                        super::$scenario,
+                    );
+                }
+            )+
+        }
+    };
+}

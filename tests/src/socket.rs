@@ -1,0 +1,157 @@
+//! A client of the WebSocket at `/ws`.
+
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::wait::within;
+
+/// How long a frame may take that must come.
+const FRAME: Duration = Duration::from_secs(20);
+
+/// A connection to `/ws`.
+#[derive(Debug)]
+pub struct WsClient {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl WsClient {
+    /// Connects to `url` (`ws://HOST:PORT/ws`), with the token in the `Authorization` header or without.
+    ///
+    /// # Panics
+    /// The connection is refused.
+    pub async fn connect(url: &str, token: Option<&str>) -> Self {
+        match Self::try_connect(url, token).await {
+            Ok(client) => client,
+            Err(error) => panic!("no WebSocket at {url}: {error}"),
+        }
+    }
+
+    /// Connects, or tells why not.
+    ///
+    /// # Errors
+    /// The connection is refused; an HTTP answer is [`Error::Http`].
+    pub async fn try_connect(url: &str, token: Option<&str>) -> Result<Self, Box<Error>> {
+        let mut request = url.into_client_request()?;
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").try_into().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let (stream, _) =
+            within("connecting to the WebSocket", FRAME, connect_async(request)).await?;
+        Ok(Self { stream })
+    }
+
+    /// Sends a JSON frame.
+    ///
+    /// # Panics
+    /// The connection is closed.
+    pub async fn send(&mut self, frame: Value) {
+        self.send_raw(Message::text(frame.to_string())).await;
+    }
+
+    /// Sends any frame.
+    ///
+    /// # Panics
+    /// The connection is closed.
+    pub async fn send_raw(&mut self, message: Message) {
+        self.stream.send(message).await.unwrap();
+    }
+
+    /// Subscribes to a room, with what follows the message `after` if one is given; gives the answer.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub async fn subscribe(&mut self, room: &str, after: Option<&str>) -> Value {
+        let mut frame = json!({"type": "subscribe", "room": room});
+        if let Some(after) = after {
+            frame["after"] = after.into();
+        }
+        self.send(frame).await;
+        let answer = self.next().await;
+        assert_eq!(answer["type"], "subscribed", "{answer}");
+        answer
+    }
+
+    /// The next JSON frame.
+    ///
+    /// # Panics
+    /// None comes in time, or the connection is closed.
+    pub async fn next(&mut self) -> Value {
+        match self.next_or_close().await {
+            Ok(frame) => frame,
+            Err(code) => panic!("the WebSocket was closed with code {code:?}"),
+        }
+    }
+
+    /// The next JSON frame of this type; others before it are skipped.
+    ///
+    /// # Panics
+    /// None comes in time, or the connection is closed.
+    pub async fn next_of_type(&mut self, frame_type: &str) -> Value {
+        let wanted = async {
+            loop {
+                let frame = self.next().await;
+                if frame["type"] == frame_type {
+                    return frame;
+                }
+            }
+        };
+        within(&format!("a frame of type {frame_type}"), FRAME, wanted).await
+    }
+
+    /// All frames that come before the answer to a ping sent now.
+    ///
+    /// # Panics
+    /// No answer comes in time, or the connection is closed.
+    pub async fn frames_until_pong(&mut self) -> Vec<Value> {
+        self.send(json!({"type": "ping"})).await;
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next().await;
+            if frame["type"] == "pong" {
+                return frames;
+            }
+            frames.push(frame);
+        }
+    }
+
+    /// The code with which the server closes the connection; `None` without a code. Frames before that
+    /// are skipped.
+    ///
+    /// # Panics
+    /// It stays open.
+    pub async fn closed(&mut self) -> Option<u16> {
+        let closed = async {
+            loop {
+                if let Err(code) = self.next_or_close().await {
+                    return code;
+                }
+            }
+        };
+        within("the WebSocket's end", FRAME, closed).await
+    }
+
+    /// The next JSON frame, or the code of the connection's end.
+    async fn next_or_close(&mut self) -> Result<Value, Option<u16>> {
+        loop {
+            match within("a frame", FRAME, self.stream.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    return Ok(serde_json::from_str(&text)
+                        .unwrap_or_else(|_| panic!("a frame that is no JSON: {text}")));
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    return Err(frame.map(|frame| frame.code.into()));
+                }
+                // Pings are answered by the library as it reads.
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,633 @@
+//! Starts Hansard's real binaries, with the servers and the proxy that they need, and takes them down
+//! again, one by one or all at once.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+use uuid::Uuid;
+use xtask::port::Port;
+use xtask::process::{Supervised, read_lossily};
+use xtask::servers::find_nginx;
+
+use crate::client::TestClient;
+use crate::edge;
+use crate::socket::WsClient;
+use crate::wait::eventually;
+
+/// How long a process may take to be ready on a busy machine.
+const START: Duration = Duration::from_secs(60);
+/// How long a process may take to stop when told to.
+const STOP: Duration = Duration::from_secs(30);
+/// How much of each process's output is shown when a test fails.
+const SHOWN_LINES: usize = 100;
+/// Long enough for HS256 (RFC 7518: at least 256 bits).
+const SECRET: &str = "the black-box suites sign with this";
+
+/// Which log and read models Hansard uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// SQLite.
+    Embedded,
+    /// NATS JetStream and MongoDB.
+    Distributed,
+}
+
+/// In how many processes Hansard runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `hansard serve`.
+    OneProcess,
+    /// The four services behind nginx.
+    FourProcesses,
+}
+
+/// How Hansard knows who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Anybody may log in as anybody.
+    Open,
+    /// Tokens come from elsewhere.
+    Token,
+}
+
+/// A part of a running Hansard. As one process, the four services are the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Takes commands.
+    CommandApi,
+    /// Writes the read models.
+    Projector,
+    /// Answers queries.
+    QueryApi,
+    /// Pushes to WebSockets.
+    GatewayWs,
+    /// nginx; with four processes only.
+    Edge,
+    /// nats-server; on the distributed backend only.
+    Nats,
+    /// mongod; where [`Options::own_mongod`] asks for it.
+    Mongod,
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which log and read models.
+    pub backend: Backend,
+    /// In how many processes.
+    pub layout: Layout,
+    /// How callers are known.
+    pub auth: Auth,
+    /// Whether to start a mongod for this stack alone, which can then be killed, instead of using a
+    /// database of its own on the one that all tests share.
+    pub own_mongod: bool,
+    /// More flags for each of Hansard's processes.
+    pub flags: Vec<String>,
+}
+
+impl Options {
+    /// The usual.
+    #[must_use]
+    pub fn new(backend: Backend, layout: Layout, auth: Auth) -> Self {
+        Self {
+            backend,
+            layout,
+            auth,
+            own_mongod: false,
+            flags: Vec::new(),
+        }
+    }
+}
+
+/// A user with a token.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// The user's id.
+    pub id: String,
+    /// The token.
+    pub token: String,
+    /// A client that sends the token.
+    pub client: TestClient,
+}
+
+/// A running Hansard. Everything is killed and deleted on drop; when a test fails, the end of each
+/// process's output is printed.
+#[derive(Debug)]
+pub struct Stack {
+    options: Options,
+    base_url: String,
+    http: reqwest::Client,
+    // Before the directory, which is deleted once the processes are gone.
+    processes: Vec<Process>,
+    directory: TempDir,
+}
+
+/// One process of a stack, running or not.
+#[derive(Debug)]
+struct Process {
+    name: &'static str,
+    /// Which parts it is.
+    services: Vec<Service>,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// Where it listens.
+    port: Port,
+    /// Answers 200 once the process is ready.
+    ready_url: String,
+    output: PathBuf,
+    running: Option<Supervised>,
+    /// Other ports that are its own.
+    _ports: Vec<Port>,
+}
+
+impl Stack {
+    /// Starts Hansard and waits until all of it is ready.
+    ///
+    /// # Panics
+    /// It is not ready in time, or a process ends.
+    pub async fn start(backend: Backend, layout: Layout, auth: Auth) -> Self {
+        Self::start_with(Options::new(backend, layout, auth)).await
+    }
+
+    /// Starts Hansard with these options and waits until all of it is ready.
+    ///
+    /// # Panics
+    /// It is not ready in time, or a process ends.
+    pub async fn start_with(options: Options) -> Self {
+        let mut stack = Self::prepare(options);
+        for index in 0..stack.processes.len() {
+            stack.spawn_process(index).await;
+            // Hansard waits for its servers by itself, but that is for suites of its own to show.
+            if stack.processes[index].services == [Service::Nats] {
+                stack.process_ready(index).await;
+            }
+        }
+        for index in 0..stack.processes.len() {
+            stack.process_ready(index).await;
+        }
+        stack
+    }
+
+    /// Everything in place, nothing started.
+    fn prepare(options: Options) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("hansard-stack-")
+            .tempdir()
+            .unwrap();
+        let mut stack = Self {
+            options,
+            base_url: String::new(),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(10))
+                .build()
+                .unwrap(),
+            processes: Vec::new(),
+            directory,
+        };
+        let mut flags: Vec<OsString> = vec![
+            "--data-dir".into(),
+            stack.directory.path().join("data").into(),
+            "--auth".into(),
+            match stack.options.auth {
+                Auth::Open => "open".into(),
+                Auth::Token => "token".into(),
+            },
+        ];
+        if stack.options.auth == Auth::Token {
+            let secret = stack.directory.path().join("jwt-secret");
+            std::fs::write(&secret, SECRET).unwrap();
+            flags.extend(["--jwt-secret-file".into(), secret.into()]);
+        }
+        if stack.options.backend == Backend::Distributed {
+            flags.extend(["--log".into(), stack.add_nats().into()]);
+            flags.extend(["--read-models".into(), stack.read_models_url().into()]);
+            flags.push("--require-sync".into());
+        }
+        flags.extend(stack.options.flags.iter().map(OsString::from));
+        stack.base_url = match stack.options.layout {
+            Layout::OneProcess => {
+                let all = vec![
+                    Service::CommandApi,
+                    Service::Projector,
+                    Service::QueryApi,
+                    Service::GatewayWs,
+                ];
+                format!("http://{}", stack.add_service("hansard", all, &flags))
+            }
+            Layout::FourProcesses => stack.add_services_and_edge(&flags),
+        };
+        stack
+    }
+
+    /// Adds the deployment's own NATS configuration, elsewhere; gives the log's URL.
+    fn add_nats(&mut self) -> String {
+        let port = Port::reserve().unwrap();
+        let monitor = Port::reserve().unwrap();
+        let url = format!(
+            "nats://{}/HANSARD?monitor=http://{}",
+            port.address(),
+            monitor.address()
+        );
+        let arguments: Vec<OsString> = vec![
+            "--config".into(),
+            edge::project_file("deploy/nats.conf").into(),
+            "--addr".into(),
+            "127.0.0.1".into(),
+            "--port".into(),
+            port.number().to_string().into(),
+            "--http_port".into(),
+            monitor.number().to_string().into(),
+            "--store_dir".into(),
+            self.directory.path().join("nats").into(),
+        ];
+        let program = from_xtask("HANSARD_TEST_NATS_SERVER").into();
+        let ready_url = format!("http://{}/healthz", monitor.address());
+        let mut process = self.process("nats", vec![Service::Nats], program, arguments, port);
+        process.ready_url = ready_url;
+        process._ports.push(monitor);
+        self.processes.push(process);
+        url
+    }
+
+    /// Adds a mongod if one is asked for; gives the URL of a new database.
+    fn read_models_url(&mut self) -> String {
+        let database = format!("hansard_{}", Uuid::new_v4().simple());
+        if !self.options.own_mongod {
+            let server = from_xtask("HANSARD_TEST_MONGODB");
+            let server = server.to_str().expect("the URL is text");
+            return format!("{}/{database}", server.trim_end_matches('/'));
+        }
+        let port = Port::reserve().unwrap();
+        let url = format!("mongodb://{}/{database}", port.address());
+        let program = from_xtask("HANSARD_TEST_MONGOD").into();
+        let process = self.process("mongod", vec![Service::Mongod], program, Vec::new(), port);
+        self.processes.push(process);
+        url
+    }
+
+    /// Adds one of Hansard's own processes; gives its address.
+    fn add_service(
+        &mut self,
+        name: &'static str,
+        services: Vec<Service>,
+        flags: &[OsString],
+    ) -> String {
+        let port = Port::reserve().unwrap();
+        let address = port.address();
+        let mut arguments: Vec<OsString> = Vec::new();
+        if name == "hansard" {
+            arguments.push("serve".into());
+        }
+        arguments.extend(["--listen".into(), address.clone().into()]);
+        arguments.extend_from_slice(flags);
+        let program = PathBuf::from(from_xtask("HANSARD_TEST_BIN_DIR")).join(name);
+        let process = self.process(name, services, program, arguments, port);
+        self.processes.push(process);
+        address
+    }
+
+    /// Adds the four services and nginx before them; gives the base URL.
+    fn add_services_and_edge(&mut self, flags: &[OsString]) -> String {
+        let port = Port::reserve().unwrap();
+        let command_api = self.add_service("command-api", vec![Service::CommandApi], flags);
+        self.add_service("projector", vec![Service::Projector], flags);
+        let query_api = self.add_service("query-api", vec![Service::QueryApi], flags);
+        let gateway_ws = self.add_service("gateway-ws", vec![Service::GatewayWs], flags);
+        let addresses = edge::Addresses {
+            listen: port.address(),
+            command_api,
+            query_api,
+            gateway_ws,
+        };
+        let arguments = edge::configure(self.directory.path(), &addresses);
+        let nginx = find_nginx().unwrap_or_else(|error| panic!("{error}"));
+        let process = self.process("edge", vec![Service::Edge], nginx, arguments, port);
+        self.processes.push(process);
+        format!("http://{}", addresses.listen)
+    }
+
+    fn process(
+        &self,
+        name: &'static str,
+        services: Vec<Service>,
+        program: PathBuf,
+        arguments: Vec<OsString>,
+        port: Port,
+    ) -> Process {
+        Process {
+            name,
+            services,
+            program,
+            arguments,
+            ready_url: format!("http://{}/health/ready", port.address()),
+            port,
+            output: self.directory.path().join(format!("{name}.log")),
+            running: None,
+            _ports: Vec::new(),
+        }
+    }
+
+    /// What was started.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// `http://HOST:PORT` of the one address that clients use.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// The WebSocket's URL.
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        format!("{}/ws", self.base_url.replacen("http", "ws", 1))
+    }
+
+    /// The directory that `--data-dir` names.
+    #[must_use]
+    pub fn data_directory(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A client without a token.
+    #[must_use]
+    pub fn client(&self) -> TestClient {
+        TestClient::new(&self.base_url)
+    }
+
+    /// A client that talks to one service, not through the edge.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    #[must_use]
+    pub fn direct(&self, service: Service) -> TestClient {
+        let address = self.processes[self.index(service)].port.address();
+        TestClient::new(&format!("http://{address}"))
+    }
+
+    /// A token that says this: the caller is `user`, of type `consumer` or `support`.
+    ///
+    /// # Panics
+    /// With [`Auth::Open`], where tokens come from [`TestClient::login`].
+    #[must_use]
+    pub fn token(&self, user: &str, user_type: &str) -> String {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let claims = json!({"userId": user, "userType": user_type, "iat": now, "exp": now + 3600});
+        self.sign(&claims)
+    }
+
+    /// A token with any claims, signed as Hansard wants it.
+    ///
+    /// # Panics
+    /// With [`Auth::Open`], where Hansard has a secret of its own.
+    #[must_use]
+    pub fn sign(&self, claims: &serde_json::Value) -> String {
+        assert_eq!(
+            self.options.auth,
+            Auth::Token,
+            "with Auth::Open tokens come from POST /login"
+        );
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+    }
+
+    /// A client that may create users and delete anything.
+    #[must_use]
+    pub fn operator(&self) -> TestClient {
+        match self.options.auth {
+            Auth::Open => self.client(),
+            Auth::Token => {
+                let nobody = Uuid::new_v4().simple().to_string();
+                self.client().with_token(&self.token(&nobody, "support"))
+            }
+        }
+    }
+
+    /// A new user of type `consumer`.
+    pub async fn person(&self, first_name: &str) -> Person {
+        self.person_of_type(first_name, "consumer").await
+    }
+
+    /// A new user of type `consumer` or `support`.
+    pub async fn person_of_type(&self, first_name: &str, user_type: &str) -> Person {
+        let created = self
+            .operator()
+            .create_user(first_name, "Lovelace", user_type)
+            .await
+            .ok();
+        let id = created["user"]["_id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no _id in {created}"))
+            .to_owned();
+        let token = match self.options.auth {
+            Auth::Open => {
+                let answer = self.client().login(&id).await.ok();
+                answer["authorization"]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("no authorization in {answer}"))
+                    .to_owned()
+            }
+            Auth::Token => self.token(&id, user_type),
+        };
+        Person {
+            client: self.client().with_token(&token),
+            id,
+            token,
+        }
+    }
+
+    /// A WebSocket with this person's token.
+    pub async fn socket(&self, person: &Person) -> WsClient {
+        WsClient::connect(&self.ws_url(), Some(&person.token)).await
+    }
+
+    /// Kills the process that is this service with signal 9.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn kill(&mut self, service: Service) {
+        let index = self.index(service);
+        if let Some(running) = &mut self.processes[index].running {
+            running.kill();
+        }
+    }
+
+    /// Sends a signal to the process that is this service: `SIGSTOP` and `SIGCONT` make it hang and go on.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn signal(&mut self, service: Service, signal: Signal) {
+        let index = self.index(service);
+        if let Some(running) = &mut self.processes[index].running {
+            running.signal(signal);
+        }
+    }
+
+    /// Tells the process that is this service to stop (SIGTERM) and waits until it has.
+    ///
+    /// # Panics
+    /// The stack has no such service, it does not run, or it doesn't stop in time.
+    pub async fn terminate(&mut self, service: Service) -> ExitStatus {
+        self.signal(service, Signal::SIGTERM);
+        self.ended(service).await
+    }
+
+    /// Waits until the process that is this service has ended.
+    ///
+    /// # Panics
+    /// The stack has no such service, it does not run, or it doesn't end in time.
+    pub async fn ended(&mut self, service: Service) -> ExitStatus {
+        let index = self.index(service);
+        let process = &mut self.processes[index];
+        let what = format!("the end of {}", process.name);
+        let running = process.running.as_mut().expect("it was started");
+        eventually(&what, STOP, || std::future::ready(running.ended())).await
+    }
+
+    /// Whether the process that is this service runs.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn runs(&mut self, service: Service) -> bool {
+        let index = self.index(service);
+        self.processes[index]
+            .running
+            .as_mut()
+            .is_some_and(|running| running.ended().is_none())
+    }
+
+    /// Starts the process that is this service, on its old address and data; kills it first if it runs.
+    ///
+    /// # Panics
+    /// The stack has no such service, or it can't be started.
+    pub async fn spawn(&mut self, service: Service) {
+        self.kill(service);
+        self.spawn_process(self.index(service)).await;
+    }
+
+    /// Waits until this service says that it is ready.
+    ///
+    /// # Panics
+    /// The stack has no such service, it ends, or it is not ready in time.
+    pub async fn ready(&mut self, service: Service) {
+        self.process_ready(self.index(service)).await;
+    }
+
+    /// [`Self::spawn`] and [`Self::ready`].
+    ///
+    /// # Panics
+    /// As they do.
+    pub async fn restart(&mut self, service: Service) {
+        self.spawn(service).await;
+        self.ready(service).await;
+    }
+
+    /// What the process that is this service has written so far, over all its starts.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    #[must_use]
+    pub fn output(&self, service: Service) -> String {
+        read_lossily(&self.processes[self.index(service)].output)
+    }
+
+    /// Whether the stack has this service.
+    #[must_use]
+    pub fn has(&self, service: Service) -> bool {
+        self.processes
+            .iter()
+            .any(|process| process.services.contains(&service))
+    }
+
+    fn index(&self, service: Service) -> usize {
+        self.processes
+            .iter()
+            .position(|process| process.services.contains(&service))
+            .unwrap_or_else(|| panic!("{:?} has no {service:?}", self.options))
+    }
+
+    async fn spawn_process(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        if process.services == [Service::Mongod] {
+            // Waits until it is ready, and blocks.
+            let running = tokio::task::block_in_place(|| {
+                xtask::mongod::start(&process.program, self.directory.path(), &process.port)
+            });
+            process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
+            return;
+        }
+        let mut command = Command::new(&process.program);
+        command.args(&process.arguments);
+        without_own_settings(&mut command);
+        let running = Supervised::start(command, &process.output);
+        process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
+    }
+
+    async fn process_ready(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        if process.services == [Service::Mongod] {
+            return;
+        }
+        let what = format!("{} is ready", process.name);
+        let running = process.running.as_mut().expect("it was started");
+        let http = &self.http;
+        let url = process.ready_url.as_str();
+        let name = process.name;
+        let output = process.output.as_path();
+        eventually(&what, START, || {
+            let ended = running.ended();
+            async move {
+                if let Some(status) = ended {
+                    panic!("{name} ended, {status}:\n{}", last_lines(output));
+                }
+                let answer = http.get(url).send().await.ok()?;
+                answer.status().is_success().then_some(())
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in &self.processes {
+                let lines = last_lines(&process.output);
+                println!("--- {} ---\n{lines}", process.name);
+            }
+        }
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    let text = read_lossily(path);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}
+
+/// The developer's own settings must not reach what is tested.
+fn without_own_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HANSARD_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("PORT").env("RUST_BACKTRACE", "1");
+}
+
+fn from_xtask(variable: &str) -> OsString {
+    std::env::var_os(variable).unwrap_or_else(|| {
+        panic!("{variable} is not set: run `cargo xtask test`, which builds and starts what this test needs")
+    })
+}

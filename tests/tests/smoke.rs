@@ -1,0 +1,105 @@
+//! The shortest way through everything: users, a room, a message, read back and pushed; and the harness's
+//! own promises about processes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use hansard_tests::{Service, Stack, on_every_stack};
+use reqwest::Method;
+
+async fn a_message_is_posted_read_and_pushed(stack: Stack) {
+    let ada = stack.person("Ada").await;
+    let grace = stack.person("Grace").await;
+
+    let room = ada
+        .client
+        .initiate(&[&grace.id], "consumer-to-consumer")
+        .await
+        .ok();
+    assert_eq!(room["chatRoom"]["isNew"], true, "{room}");
+    let room = room["chatRoom"]["chatRoomId"].as_str().unwrap().to_owned();
+
+    let mut socket = stack.socket(&grace).await;
+    socket.subscribe(&room, None).await;
+
+    let posted = ada.client.post(&room, "Order, order!").await.ok();
+    assert_eq!(posted["post"]["message"]["messageText"], "Order, order!");
+    let message = posted["post"]["postId"].as_str().unwrap();
+
+    let page = grace.client.conversation(&room, "").await.ok();
+    assert_eq!(page["conversation"][0]["_id"], message, "{page}");
+    assert_eq!(page["users"].as_array().unwrap().len(), 2);
+    let recent = grace.client.conversations("").await.ok();
+    assert_eq!(recent["conversation"][0]["messageId"], message, "{recent}");
+
+    let pushed = socket.next_of_type("new message").await;
+    assert_eq!(pushed["room"], room.as_str());
+    assert_eq!(pushed["message"]["postId"], message);
+}
+
+async fn what_is_acknowledged_outlives_killed_processes(mut stack: Stack) {
+    let ada = stack.person("Ada").await;
+    let services = [
+        Service::CommandApi,
+        Service::Projector,
+        Service::QueryApi,
+        Service::GatewayWs,
+        Service::Edge,
+        Service::Nats,
+    ];
+    for service in services {
+        if stack.has(service) {
+            stack.kill(service);
+            assert!(!stack.runs(service));
+        }
+    }
+    for service in services.into_iter().rev() {
+        if stack.has(service) && !stack.runs(service) {
+            stack.spawn(service).await;
+        }
+    }
+    for service in services {
+        if stack.has(service) {
+            stack.ready(service).await;
+        }
+    }
+    let read = ada.client.user(&ada.id).await.ok();
+    assert_eq!(read["user"]["firstName"], "Ada");
+}
+
+async fn services_stop_when_told_to(mut stack: Stack) {
+    for service in [
+        Service::CommandApi,
+        Service::Projector,
+        Service::QueryApi,
+        Service::GatewayWs,
+    ] {
+        if stack.runs(service) {
+            let status = stack.terminate(service).await;
+            assert!(status.success(), "{service:?}: {status}");
+        }
+    }
+}
+
+async fn a_body_over_hansards_limit_is_refused_by_hansard(stack: Stack) {
+    let body = vec![b' '; 3 << 20];
+    let answer = stack
+        .client()
+        .send_bytes(Method::POST, "/users", "application/json", body)
+        .await;
+    assert_eq!(answer.expect(413)["success"], false);
+}
+
+on_every_stack!(
+    Auth::Open;
+    a_message_is_posted_read_and_pushed,
+    what_is_acknowledged_outlives_killed_processes,
+    services_stop_when_told_to,
+    a_body_over_hansards_limit_is_refused_by_hansard,
+);
+
+mod with_tokens {
+    use hansard_tests::on_every_stack;
+
+    use super::a_message_is_posted_read_and_pushed;
+
+    on_every_stack!(Auth::Token; a_message_is_posted_read_and_pushed);
+}

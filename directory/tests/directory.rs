@@ -1,0 +1,142 @@
+//! The directory over a real log: right at once, fresh, and unimpressed by events that it can't decode.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use directory::Directory;
+use event_log::{EventLog, Expect, NewEvent, SqliteLog};
+use events::{
+    Envelope, Event, Position, RoomDeleted, RoomId, RoomInitiated, RoomType, Subject, Timestamp,
+    UserCreated, UserDeleted, UserId, UserType,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+async fn open(directory: &tempfile::TempDir) -> Arc<dyn EventLog> {
+    let log = SqliteLog::open(&directory.path().join("log.db")).await;
+    Arc::new(log.unwrap())
+}
+
+async fn append(log: &Arc<dyn EventLog>, event: Event) -> (Position, Envelope) {
+    let envelope = Envelope::new(event, None, None);
+    let appended = log.append(NewEvent::from(&envelope), Expect::Any).await;
+    (appended.unwrap().position, envelope)
+}
+
+fn created(user_id: UserId) -> Event {
+    Event::UserCreated(UserCreated {
+        user_id,
+        first_name: "Anna".to_owned(),
+        last_name: "Test".to_owned(),
+        user_type: UserType::Consumer,
+    })
+}
+
+fn deleted(user_id: UserId) -> Event {
+    Event::UserDeleted(UserDeleted {
+        user_id,
+        user_type: UserType::Consumer,
+        created_at: Timestamp::now(),
+    })
+}
+
+async fn until<Condition: Future<Output = bool>>(condition: impl Fn() -> Condition) {
+    let waiting = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_other_processes_append_is_noticed() {
+    let files = tempfile::tempdir().unwrap();
+    let [ours, theirs] = [open(&files).await, open(&files).await];
+    let [anna, bela] = [UserId::random(), UserId::random()];
+    let directory = Directory::start(ours, CancellationToken::new());
+    assert_eq!(directory.user(anna).await.unwrap(), None);
+
+    let (position, envelope) = append(&theirs, created(anna)).await;
+    // Not even who was looked for in vain is remembered as unknown.
+    let user = directory.user(anna).await.unwrap().unwrap();
+    assert_eq!((user.position, user.deleted), (position, false));
+    assert_eq!(user.created_at, envelope.at);
+    assert_eq!(directory.users(&[bela, anna]).await.unwrap(), [user]);
+
+    append(&theirs, deleted(anna)).await;
+    until(async || directory.user(anna).await.unwrap().unwrap().deleted).await;
+}
+
+#[tokio::test]
+async fn own_appends_are_seen_at_once_and_never_undone() {
+    let files = tempfile::tempdir().unwrap();
+    let log = open(&files).await;
+    let anna = UserId::random();
+    let directory = Directory::start(Arc::clone(&log), CancellationToken::new());
+    let (created_at, creation) = append(&log, created(anna)).await;
+    assert!(directory.user(anna).await.unwrap().is_some());
+    let (deleted_at, deletion) = append(&log, deleted(anna)).await;
+    directory.observe(deleted_at, &deletion);
+    directory.observe(created_at, &creation);
+    for _ in 0..100 {
+        let user = directory.user(anna).await.unwrap().unwrap();
+        assert_eq!((user.position, user.deleted), (deleted_at, true));
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn rooms_live_and_are_deleted() {
+    let files = tempfile::tempdir().unwrap();
+    let log = open(&files).await;
+    let mut members = vec![UserId::random(), UserId::random()];
+    members.sort_unstable();
+    let room_type = RoomType::ConsumerToConsumer;
+    let room_id = RoomId::derive(room_type, &members, 0);
+    let directory = Directory::start(Arc::clone(&log), CancellationToken::new());
+    assert_eq!(directory.room(room_id).await.unwrap(), None);
+    let initiated = Event::RoomInitiated(RoomInitiated {
+        room_id,
+        room_type,
+        members: members.clone(),
+        initiator: members[0],
+        generation: 0,
+    });
+    let (_, envelope) = append(&log, initiated).await;
+    let room = directory.room(room_id).await.unwrap().unwrap();
+    assert_eq!((&room.members, room.deleted), (&members, false));
+    let deletion = Event::RoomDeleted(RoomDeleted {
+        room_id,
+        room_type,
+        members: members.clone(),
+        initiator: members[0],
+        generation: 0,
+        initiated_at: envelope.at,
+    });
+    append(&log, deletion).await;
+    until(async || directory.room(room_id).await.unwrap().unwrap().deleted).await;
+}
+
+#[tokio::test]
+async fn events_that_cannot_be_decoded_are_skipped() {
+    let files = tempfile::tempdir().unwrap();
+    let log = open(&files).await;
+    let anna = UserId::random();
+    let (position, _) = append(&log, created(anna)).await;
+    let foreign = Envelope::new(deleted(UserId::random()), None, None);
+    for payload in [b"nonsense".to_vec(), foreign.encode()] {
+        let event = NewEvent {
+            subject: Subject::User(anna),
+            deduplication_id: Uuid::new_v4(),
+            payload: payload.into(),
+        };
+        log.append(event, Expect::Any).await.unwrap();
+    }
+    let directory = Directory::start(log, CancellationToken::new());
+    let user = directory.user(anna).await.unwrap().unwrap();
+    assert_eq!((user.position, user.deleted), (position, false));
+}

@@ -4,12 +4,22 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use xtask::servers::find_nginx;
+
 /// Where each of the edge's addresses goes in the template.
 pub(crate) struct Addresses {
     pub(crate) listen: String,
     pub(crate) command_api: String,
     pub(crate) query_api: String,
     pub(crate) gateway_ws: String,
+}
+
+/// Where nginx is, or what to install.
+pub(crate) fn nginx() -> Result<PathBuf, String> {
+    match std::env::var_os("HANSARD_TEST_NGINX") {
+        Some(path) => Ok(path.into()),
+        None => find_nginx().map_err(|error| error.to_string()),
+    }
 }
 
 /// Writes nginx's configuration into `directory`; gives the arguments that run it from there.
@@ -96,7 +106,6 @@ mod tests {
     use tempfile::TempDir;
     use xtask::port::Port;
     use xtask::process::{Supervised, wait_for};
-    use xtask::servers::find_nginx;
 
     use super::*;
     use crate::client::TestClient;
@@ -135,7 +144,7 @@ mod tests {
         }
 
         fn start_before(services: [String; 3], seen: Arc<Mutex<Vec<Request>>>) -> Option<Self> {
-            let nginx = match find_nginx() {
+            let nginx = match nginx() {
                 Ok(nginx) => nginx,
                 Err(error) => {
                     let embedded_only = xtask::servers::EMBEDDED_ONLY_VARIABLE;

@@ -33,7 +33,7 @@ pub use wait::{eventually, within};
 
 use std::future::Future;
 
-use xtask::servers::{EMBEDDED_ONLY_VARIABLE, find_nginx};
+use xtask::servers::EMBEDDED_ONLY_VARIABLE;
 
 /// Runs a scenario on a new stack. Prints why and returns where that combination is left out
 /// (`HANSARD_TEST_EMBEDDED_ONLY=1`).
@@ -65,9 +65,7 @@ pub fn left_out(backend: Backend, layout: Layout) -> Option<String> {
     match (backend, layout) {
         (Backend::Distributed, _) => Some(format!("{EMBEDDED_ONLY_VARIABLE} is set")),
         (Backend::Embedded, Layout::OneProcess) => None,
-        (Backend::Embedded, Layout::FourProcesses) => {
-            find_nginx().err().map(|error| error.to_string())
-        }
+        (Backend::Embedded, Layout::FourProcesses) => edge::nginx().err(),
     }
 }
 

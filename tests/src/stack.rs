@@ -11,8 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 use xtask::port::Port;
-use xtask::process::{Supervised, read_lossily};
-use xtask::servers::find_nginx;
+use xtask::process::{Supervised, read_lossily, without_own_settings};
 
 use crate::client::TestClient;
 use crate::edge;
@@ -306,7 +305,7 @@ impl Stack {
             gateway_ws,
         };
         let arguments = edge::configure(self.directory.path(), &addresses);
-        let nginx = find_nginx().unwrap_or_else(|error| panic!("{error}"));
+        let nginx = edge::nginx().unwrap_or_else(|error| panic!("{error}"));
         let process = self.process("edge", vec![Service::Edge], nginx, arguments, port);
         self.processes.push(process);
         format!("http://{}", addresses.listen)
@@ -570,6 +569,7 @@ impl Stack {
         let mut command = Command::new(&process.program);
         command.args(&process.arguments);
         without_own_settings(&mut command);
+        command.env("RUST_BACKTRACE", "1");
         let running = Supervised::start(command, &process.output);
         process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
     }
@@ -614,16 +614,6 @@ fn last_lines(path: &Path) -> String {
     let text = read_lossily(path);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
-}
-
-/// The developer's own settings must not reach what is tested.
-fn without_own_settings(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HANSARD_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("PORT").env("RUST_BACKTRACE", "1");
 }
 
 fn from_xtask(variable: &str) -> OsString {

@@ -165,6 +165,18 @@ fn append_to(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("{} can't be written", path.display()))
 }
 
+/// Keeps the developer's own `HANSARD_*` settings, and `PORT`, from what `command` starts. What begins with
+/// `HANSARD_TEST_` is meant for tests and stays.
+pub fn without_own_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("HANSARD_") && !text.starts_with("HANSARD_TEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command.env_remove("PORT");
+}
+
 /// The processes that descend from `ancestor`, itself included, children before parents.
 #[must_use]
 pub fn family(ancestor: u32) -> Vec<u32> {

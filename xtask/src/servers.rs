@@ -77,7 +77,7 @@ pub fn for_tests(variable: &str) -> Option<PathBuf> {
 pub const EMBEDDED_ONLY_VARIABLE: &str = "HANSARD_TEST_EMBEDDED_ONLY";
 
 /// The variable that says where nginx is.
-pub const NGINX_VARIABLE: &str = "HANSARD_NGINX";
+const NGINX_VARIABLE: &str = "HANSARD_NGINX";
 
 impl Server {
     /// Where the server is; fetches it into `cache` when it is nowhere.

@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use xtask::mongod;
 use xtask::port::Port;
-use xtask::servers::{EMBEDDED_ONLY_VARIABLE, MONGOD, NATS_SERVER, NGINX_VARIABLE, find_nginx};
+use xtask::process::without_own_settings;
+use xtask::servers::{EMBEDDED_ONLY_VARIABLE, MONGOD, NATS_SERVER, find_nginx};
 
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
@@ -43,10 +44,10 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
     if options.embedded_only {
         environment.push((EMBEDDED_ONLY_VARIABLE, "1".into()));
         if let Ok(nginx) = find_nginx() {
-            environment.push((NGINX_VARIABLE, nginx.into()));
+            environment.push(("HANSARD_TEST_NGINX", nginx.into()));
         }
     } else {
-        environment.push((NGINX_VARIABLE, find_nginx()?.into()));
+        environment.push(("HANSARD_TEST_NGINX", find_nginx()?.into()));
         let nats_server = NATS_SERVER.find(&project.servers())?;
         environment.push(("HANSARD_TEST_NATS_SERVER", nats_server.into()));
         let mongod = MONGOD.find(&project.servers())?;
@@ -60,6 +61,7 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
 
     let mut code = ExitCode::SUCCESS;
     for mut command in commands(&options.filters) {
+        without_own_settings(&mut command);
         command
             .current_dir(&project.root)
             .envs(environment.iter().map(|(name, value)| (name, value)));

@@ -1,1 +1,18 @@
-//! Replays the log for audits: filters, formats, and the HTTP stream.
+//! Replays the log for audits: which events, in which format, to a file, a pipe or an HTTP client.
+//!
+//! Events are read from the log itself and never from the read models, one at a time, so that a replay of
+//! any length needs the same little memory. Events that this version of Hansard can't decode are part of
+//! the record: they are replayed with the reason and their bytes.
+
+mod filter;
+mod format;
+mod http;
+mod output;
+mod replay;
+mod selection;
+
+pub use filter::{Bound, InvalidBound, InvalidRange, ReplayFilter};
+pub use format::Format;
+pub use http::{LogHandle, Options, routes};
+pub use replay::{ReplayArgs, Summary, replay};
+pub use selection::{Selected, Selection, Step};

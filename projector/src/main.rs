@@ -1,2 +1,38 @@
-//! The service alone.
-fn main() {}
+//! The projector alone: follows the log and writes the read models. Serves only its health and figures.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use projector::{Options, Status};
+use utoipa_axum::router::OpenApiRouter;
+
+/// Follows the event log and writes the read models; serves /health and /metrics
+#[derive(Parser)]
+#[command(name = "projector", version)]
+struct Cli {
+    #[command(flatten)]
+    args: platform::config::Args,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    platform::run("projector", &cli.args, |context| async move {
+        let listener = context.bind().await?;
+        let status = Status::default();
+        status.report_to(&context.health);
+        let log = context.open_log().await?;
+        let read_models = context.open_read_models().await?;
+        let options = Options {
+            log,
+            read_models,
+            progress: None,
+            status,
+            // Another projector, or this one when it is started again, goes on from the checkpoint.
+            drain: std::time::Duration::ZERO,
+        };
+        let projecting = projector::run(options, context.shutdown.clone());
+        let serving = context.serve(listener, OpenApiRouter::new(), contract::OPENAPI);
+        tokio::try_join!(projecting, serving)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,168 @@
+//! How a replayed event is written: as one line of JSON, or as one line for people.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use event_log::Position;
+use events::{Envelope, Event, Timestamp};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::Selected;
+
+/// How replayed events are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object a line: position, time stored, subject, and the event exactly as it stands in the
+    /// log
+    #[default]
+    Jsonl,
+    /// One line a event for people to read: time stored, position, who, and what happened
+    Text,
+}
+
+impl Format {
+    /// Appends the event's line, with its end, to `buffer`.
+    pub(crate) fn write(self, selected: &Selected, buffer: &mut Vec<u8>) {
+        match self {
+            Self::Jsonl => write_json(selected, buffer),
+            Self::Text => write_text(selected, buffer),
+        }
+        buffer.push(b'\n');
+    }
+}
+
+/// One line of a replay.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReplayedEvent<'a> {
+    /// The event's place in the log.
+    #[schema(value_type = String, example = "00000000000000a5")]
+    position: Position,
+    /// When the log stored it.
+    #[schema(value_type = String, format = DateTime)]
+    stored_at: Timestamp,
+    /// Which history it belongs to.
+    #[schema(example = "chat.room.5f2d1c0b9a8e7d6c5b4a39281706f5e4.timeline")]
+    subject: &'a str,
+    /// The event exactly as it stands in the log: id, type, v, at, actor, key and data. Absent when it
+    /// can't be decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    event: Option<&'a RawValue>,
+    /// Why the event can't be decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecodable: Option<String>,
+    /// The bytes of an event that can't be decoded, where they are text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    /// The bytes of an event that can't be decoded, in base64, where they are no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+}
+
+fn write_json(selected: &Selected, buffer: &mut Vec<u8>) {
+    let recorded = &selected.recorded;
+    let mut line = ReplayedEvent {
+        position: recorded.position,
+        stored_at: recorded.stored_at,
+        subject: &recorded.subject,
+        event: None,
+        undecodable: None,
+        payload: None,
+        payload_base64: None,
+    };
+    let one_line;
+    match (&selected.decoded, std::str::from_utf8(&recorded.payload)) {
+        (Ok(_), Ok(text)) => {
+            one_line = on_one_line(text);
+            line.event = serde_json::from_str(&one_line).ok();
+        }
+        (Err(reason), Ok(text)) => {
+            line.undecodable = Some(reason.to_string());
+            line.payload = Some(text);
+        }
+        (decoded, Err(not_text)) => {
+            line.undecodable = Some(match decoded {
+                Err(reason) => reason.to_string(),
+                Ok(_) => not_text.to_string(),
+            });
+            line.payload_base64 = Some(STANDARD.encode(&recorded.payload));
+        }
+    }
+    // Writing to a vector can't fail, and a line has nothing that JSON can't say.
+    let _ = serde_json::to_writer(buffer, &line);
+}
+
+/// Line ends in valid JSON are white space between its parts: blanks say the same. Hansard writes none.
+fn on_one_line(json: &str) -> std::borrow::Cow<'_, str> {
+    if json.contains(['\n', '\r']) {
+        json.replace(['\n', '\r'], " ").into()
+    } else {
+        json.into()
+    }
+}
+
+fn write_text(selected: &Selected, buffer: &mut Vec<u8>) {
+    let recorded = &selected.recorded;
+    let (actor, what) = match &selected.decoded {
+        Ok(envelope) => {
+            let actor = envelope.actor.map(|actor| actor.to_string());
+            (actor.unwrap_or_else(|| "-".to_owned()), happened(envelope))
+        }
+        // Debug format: neither a subject nor a payload can reach the terminal with control characters.
+        Err(reason) => (
+            "?".to_owned(),
+            format!(
+                "undecodable event of {} bytes in {:?}: {:?}",
+                recorded.payload.len(),
+                recorded.subject,
+                reason.to_string()
+            ),
+        ),
+    };
+    let line = format!(
+        "{}  {}  {actor}  {what}",
+        recorded.stored_at, recorded.position
+    );
+    buffer.extend_from_slice(line.as_bytes());
+}
+
+/// What happened, on one line. Names and texts are quoted in Rust's debug format, which escapes quotes and
+/// everything that is not visible: control characters, line ends, marks that reverse the direction.
+fn happened(envelope: &Envelope) -> String {
+    match &envelope.event {
+        Event::UserCreated(event) => format!(
+            "created the {} user {}: {:?} {:?}",
+            event.user_type, event.user_id, event.first_name, event.last_name
+        ),
+        Event::UserDeleted(event) => {
+            format!("deleted the {} user {}", event.user_type, event.user_id)
+        }
+        Event::RoomInitiated(event) => {
+            let members: Vec<String> = event.members.iter().map(ToString::to_string).collect();
+            format!(
+                "initiated the {} room {} of {}",
+                event.room_type,
+                event.room_id,
+                members.join(", ")
+            )
+        }
+        Event::RoomDeleted(event) => {
+            format!("deleted the {} room {}", event.room_type, event.room_id)
+        }
+        Event::MessagePosted(event) => {
+            format!("posted to room {}: {:?}", event.room_id, event.message_text)
+        }
+        Event::MessageDeleted(event) => {
+            format!(
+                "deleted message {} of room {}",
+                event.message_id, event.room_id
+            )
+        }
+        Event::ConversationRead(event) => match event.up_to {
+            None => format!("read all of room {}", event.room_id),
+            Some(message) => format!("read room {} up to message {message}", event.room_id),
+        },
+    }
+}

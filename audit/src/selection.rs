@@ -1,0 +1,159 @@
+//! The events of the log that a filter selects, one at a time.
+
+use std::sync::Arc;
+
+use event_log::{EventLog, Events, LogError, Position, Recorded, Tail};
+use events::{DecodeError, Envelope, Event, PostedMessage, Subject, UserId};
+use futures::StreamExt;
+
+use crate::ReplayFilter;
+use crate::filter::concerns;
+
+/// An event of the replay.
+#[derive(Debug)]
+pub struct Selected {
+    /// The event as it stands in the log.
+    pub recorded: Recorded,
+    /// What it says, or why it can't be read.
+    pub decoded: Result<Envelope, DecodeError>,
+}
+
+/// What came of reading one event.
+#[derive(Debug)]
+pub enum Step {
+    /// It is part of the replay.
+    Selected(Box<Selected>),
+    /// It is not.
+    Passed,
+}
+
+/// A replay in progress.
+pub struct Selection {
+    log: Arc<dyn EventLog>,
+    filter: ReplayFilter,
+    events: Events,
+    first: Option<Result<Recorded, LogError>>,
+    tail: Tail,
+    position: Position,
+    unattributed: u64,
+}
+
+impl Selection {
+    /// Begins a replay of what the log holds by now.
+    ///
+    /// # Errors
+    /// [`LogError`]: the log can't be read.
+    pub async fn start(log: Arc<dyn EventLog>, filter: ReplayFilter) -> Result<Self, LogError> {
+        let tail = log.tail().await?;
+        let mut events = log.read(filter.log_filter(), filter.after()).await?;
+        // So that a log that can't be read is known before anything is answered.
+        let first = match events.next().await {
+            Some(Err(error)) => return Err(error),
+            first => first,
+        };
+        Ok(Self {
+            log,
+            filter,
+            events,
+            first,
+            tail,
+            position: filter.after(),
+            unattributed: 0,
+        })
+    }
+
+    /// The positions between which the replay moves: the one before its first, and its last. What is
+    /// appended while it begins may lie behind the last.
+    pub fn range(&self) -> (Position, Position) {
+        let last = match self.filter.to {
+            Some(crate::Bound::Position(to)) => to.min(self.tail.last),
+            _ => self.tail.last,
+        };
+        (self.filter.after(), last)
+    }
+
+    /// The position of the event read last.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// How many events were passed over because they can't be decoded, so that nothing tells whether they
+    /// concern the user that the filter names.
+    pub fn unattributed(&self) -> u64 {
+        self.unattributed
+    }
+
+    /// Reads one event; `None` at the end.
+    ///
+    /// # Errors
+    /// [`LogError`]: the log can't be read any further.
+    pub async fn step(&mut self) -> Result<Option<Step>, LogError> {
+        let next = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.events.next().await,
+        };
+        let Some(recorded) = next.transpose()? else {
+            return Ok(None);
+        };
+        if self.filter.ends_before(recorded.position) {
+            return Ok(None);
+        }
+        self.position = recorded.position;
+        if !self.filter.times_match(&recorded) {
+            return Ok(Some(Step::Passed));
+        }
+        let decoded = Envelope::decode(&recorded.payload);
+        if let Some(user) = self.filter.user
+            && !self.is_about(user, &recorded, &decoded).await?
+        {
+            return Ok(Some(Step::Passed));
+        }
+        Ok(Some(Step::Selected(Box::new(Selected {
+            recorded,
+            decoded,
+        }))))
+    }
+
+    /// The next event of the replay; `None` at the end.
+    ///
+    /// # Errors
+    /// [`LogError`]: the log can't be read any further.
+    pub async fn next(&mut self) -> Result<Option<Selected>, LogError> {
+        loop {
+            match self.step().await? {
+                Some(Step::Selected(selected)) => return Ok(Some(*selected)),
+                Some(Step::Passed) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn is_about(
+        &mut self,
+        user: UserId,
+        recorded: &Recorded,
+        decoded: &Result<Envelope, DecodeError>,
+    ) -> Result<bool, LogError> {
+        let Ok(envelope) = decoded else {
+            let of_user = recorded.subject.parse() == Ok(Subject::User(user));
+            if !of_user && !recorded.subject.starts_with("chat.user.") {
+                self.unattributed += 1;
+            }
+            return Ok(of_user);
+        };
+        if concerns(envelope, user) {
+            return Ok(true);
+        }
+        let Event::MessageDeleted(deletion) = &envelope.event else {
+            return Ok(false);
+        };
+        // Somebody else deleted it; whose it was stands where it was posted.
+        let Some(post) = self.log.get(deletion.message_id.position()).await? else {
+            return Ok(false);
+        };
+        let message = Envelope::decode(&post.payload)
+            .ok()
+            .and_then(|envelope| PostedMessage::after(post.position, &envelope));
+        Ok(message.is_some_and(|message| message.author == user))
+    }
+}

@@ -1,0 +1,152 @@
+//! Writes one batch, whatever it takes: waits out outages, and sets aside the events that can't be written.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use event_log::{Incarnation, Position};
+use read_models::{Batch, DeadLetter, Entry, ReadModelError};
+use tokio_util::sync::CancellationToken;
+
+use crate::gather::Gathered;
+use crate::{Options, ProjectorError, backoff};
+
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// Everything up to here is in the read models.
+    UpTo(Position),
+    /// The read models could not be reached, and the projector was told to stop.
+    Abandoned,
+}
+
+const WHAT: &str = "the read models";
+
+/// Projects what was gathered and moves the checkpoint to its end.
+pub(crate) async fn apply(
+    options: Options,
+    incarnation: Incarnation,
+    gathered: Gathered,
+    abandon: CancellationToken,
+) -> Result<Applied, ProjectorError> {
+    let begun = Instant::now();
+    let events = gathered.len();
+    let up_to = gathered.up_to;
+    let writer = Writer {
+        options: &options,
+        abandon: &abandon,
+    };
+    // Before the checkpoint can pass them: a crash in between sets them aside again, which changes nothing.
+    for letter in &gathered.undecodable {
+        if writer.set_aside(letter).await?.is_none() {
+            return Ok(Applied::Abandoned);
+        }
+    }
+    let batch = Batch {
+        incarnation,
+        entries: gathered.entries,
+        up_to,
+    };
+    if writer.write(batch, gathered.payloads).await?.is_none() {
+        return Ok(Applied::Abandoned);
+    }
+    metrics::counter!("hansard_projection_events_total").increment(events as u64);
+    metrics::histogram!("hansard_projection_batch_events").record(events as f64);
+    metrics::histogram!("hansard_projection_batch_seconds").record(begun.elapsed().as_secs_f64());
+    Ok(Applied::UpTo(up_to))
+}
+
+struct Writer<'a> {
+    options: &'a Options,
+    abandon: &'a CancellationToken,
+}
+
+impl Writer<'_> {
+    /// Writes a batch. Where it is refused, halves it until the events at fault stand alone.
+    async fn write(
+        &self,
+        batch: Batch,
+        payloads: Vec<Bytes>,
+    ) -> Result<Option<()>, ProjectorError> {
+        let read_models = &self.options.read_models;
+        // Parts still to be written, the earliest last.
+        let mut parts = vec![(batch, payloads)];
+        while let Some((mut batch, mut payloads)) = parts.pop() {
+            let written = backoff::wait_for(WHAT, self.abandon, || read_models.apply(&batch)).await;
+            match written {
+                Ok(Some(())) => {}
+                Ok(None) => return Ok(None),
+                Err(ReadModelError::Refused(reason)) if batch.entries.len() == 1 => {
+                    let entry = batch.entries.remove(0);
+                    let payload = payloads.remove(0);
+                    let letter = refused(entry, &payload, reason);
+                    if self.set_aside(&letter).await?.is_none() {
+                        return Ok(None);
+                    }
+                    // Without the event: moves the checkpoint past it.
+                    parts.push((batch, payloads));
+                }
+                Err(ReadModelError::Refused(_)) if batch.entries.len() > 1 => {
+                    let middle = batch.entries.len() / 2;
+                    let later = Batch {
+                        incarnation: batch.incarnation.clone(),
+                        entries: batch.entries.split_off(middle),
+                        up_to: batch.up_to,
+                    };
+                    let later_payloads = payloads.split_off(middle);
+                    if let Some(last) = batch.entries.last() {
+                        batch.up_to = last.position;
+                    }
+                    parts.push((later, later_payloads));
+                    parts.push((batch, payloads));
+                }
+                Err(error) => return Err(ProjectorError::ReadModels(error)),
+            }
+        }
+        Ok(Some(()))
+    }
+
+    async fn set_aside(&self, letter: &DeadLetter) -> Result<Option<()>, ProjectorError> {
+        let read_models = &self.options.read_models;
+        let kept = backoff::wait_for(WHAT, self.abandon, || read_models.set_aside(letter)).await;
+        let kept = match kept {
+            Err(ReadModelError::Refused(_)) => {
+                // Too large, most likely. The log still has its bytes; the reason must be on record.
+                let bare = DeadLetter {
+                    payload: Vec::new(),
+                    reason: format!(
+                        "{}; its {} bytes could not be kept here, read them from the log",
+                        letter.reason,
+                        letter.payload.len()
+                    ),
+                    ..letter.clone()
+                };
+                backoff::wait_for(WHAT, self.abandon, || read_models.set_aside(&bare)).await
+            }
+            kept => kept,
+        };
+        match kept {
+            Err(ReadModelError::Refused(_)) => {
+                tracing::error!(
+                    position = %letter.position,
+                    "the read models refuse even the dead letter of an event; it is left out"
+                );
+                Ok(Some(()))
+            }
+            Ok(Some(())) => {
+                tracing::error!(position = %letter.position, "an event was set aside as a dead letter");
+                Ok(Some(()))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(ProjectorError::ReadModels(error)),
+        }
+    }
+}
+
+fn refused(entry: Entry, payload: &Bytes, reason: String) -> DeadLetter {
+    DeadLetter {
+        position: entry.position,
+        subject: entry.envelope.event.subject().to_string(),
+        payload: payload.to_vec(),
+        reason: format!("its write was refused: {reason}"),
+    }
+}

@@ -1,0 +1,85 @@
+//! Gathers events from the log into a batch and decodes them.
+
+use bytes::Bytes;
+use event_log::{Position, Recorded};
+use events::{DecodeError, Envelope};
+use read_models::{DeadLetter, Entry};
+
+/// A batch has at most this many events.
+const MAX_EVENTS: usize = 1_000;
+
+/// A batch takes no further event once it has this many bytes.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Consecutive events, decoded where they could be.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    /// The events that decode, in log order.
+    pub(crate) entries: Vec<Entry>,
+    /// The bytes of each entry, in the same order: what to keep of it should its write be refused.
+    pub(crate) payloads: Vec<Bytes>,
+    /// The events that don't decode.
+    pub(crate) undecodable: Vec<DeadLetter>,
+    /// The last event's position.
+    pub(crate) up_to: Position,
+    bytes: usize,
+}
+
+impl Gathered {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() + self.undecodable.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
+    }
+
+    pub(crate) fn push(&mut self, recorded: Recorded) {
+        debug_assert!(recorded.position > self.up_to);
+        self.up_to = recorded.position;
+        self.bytes += recorded.payload.len();
+        match decode(&recorded) {
+            Ok(envelope) => {
+                self.entries.push(Entry {
+                    position: recorded.position,
+                    envelope,
+                });
+                self.payloads.push(recorded.payload);
+            }
+            Err(reason) => self.undecodable.push(DeadLetter {
+                position: recorded.position,
+                subject: recorded.subject,
+                payload: recorded.payload.into(),
+                reason,
+            }),
+        }
+    }
+}
+
+/// The event, or why it can't be used. What the event holds is kept out of the operator's log, so only its
+/// place and the kind of trouble are logged.
+fn decode(recorded: &Recorded) -> Result<Envelope, String> {
+    let position = recorded.position;
+    let envelope = Envelope::decode(&recorded.payload).map_err(|error| {
+        let trouble = match &error {
+            DecodeError::Envelope(_) => "it is not an event envelope",
+            DecodeError::UnknownType { .. } => "its type or version is unknown",
+            DecodeError::Data { .. } => "its data do not fit its type",
+        };
+        tracing::error!(%position, "an event can't be projected: {trouble}");
+        error.to_string()
+    })?;
+    let subject = envelope.event.subject().to_string();
+    if subject != recorded.subject {
+        tracing::error!(%position, "an event can't be projected: it stands in another subject's history");
+        return Err(format!(
+            "the event belongs to the subject {subject} but stands in {}",
+            recorded.subject
+        ));
+    }
+    Ok(envelope)
+}

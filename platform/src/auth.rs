@@ -314,7 +314,11 @@ fn create_secret(file: &Path) -> std::io::Result<()> {
     let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let draft = file.with_extension(uuid::Uuid::new_v4().simple().to_string());
     let mut options = fs::OpenOptions::new();
-    let mut written = options.write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut written = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
     let outcome = writeln!(written, "{secret}")
         .and_then(|()| written.sync_all())
         .and_then(|()| fs::hard_link(&draft, file));
@@ -416,8 +420,14 @@ mod tests {
             (unsigned, TokenError::Algorithm),
             (stripped, TokenError::Signature),
             (swapped, TokenError::Signature),
-            (signed(Algorithm::HS384, &claims(json!({}))), TokenError::Algorithm),
-            (signed(Algorithm::HS512, &claims(json!({}))), TokenError::Algorithm),
+            (
+                signed(Algorithm::HS384, &claims(json!({}))),
+                TokenError::Algorithm,
+            ),
+            (
+                signed(Algorithm::HS512, &claims(json!({}))),
+                TokenError::Algorithm,
+            ),
             (
                 signed(Algorithm::HS256, &claims(json!({"exp": now() - 60}))),
                 TokenError::Expired,
@@ -454,7 +464,10 @@ mod tests {
                 signed(Algorithm::HS256, &claims(json!({"userType": "admin"}))),
                 TokenError::UserType,
             ),
-            (signed(Algorithm::HS256, &json!([1, 2])), TokenError::Malformed),
+            (
+                signed(Algorithm::HS256, &json!([1, 2])),
+                TokenError::Malformed,
+            ),
         ] {
             assert_eq!(auth.verify(&token), Err(reason), "{token}");
         }
@@ -493,7 +506,10 @@ mod tests {
         assert!(error.contains("is refused on 0.0.0.0:3000"), "{error}");
         config.auth = AuthMode::Token;
         let error = Auth::load(&config).err().unwrap().to_string();
-        assert!(error.starts_with("auth=token needs --jwt-secret-file"), "{error}");
+        assert!(
+            error.starts_with("auth=token needs --jwt-secret-file"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -517,7 +533,10 @@ mod tests {
         let files: Vec<_> = fs::read_dir(&config.data_dir).unwrap().collect();
         assert_eq!(files.len(), 1);
         let file = config.data_dir.join("jwt-secret");
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(fs::read_to_string(&file).unwrap().trim().len(), 64);
     }
 
@@ -546,7 +565,11 @@ mod tests {
             error(Some(&format!("{NEW}\n\nshort\n"))).unwrap(),
             "the secret in line 3 of FILE has 5 bytes; at least 32 are needed"
         );
-        assert!(error(Some("\n")).unwrap().starts_with("the secret file FILE is empty"));
+        assert!(
+            error(Some("\n"))
+                .unwrap()
+                .starts_with("the secret file FILE is empty")
+        );
         assert_eq!(error(Some(&format!("{NEW}\n{OLD}"))), None);
     }
 }

@@ -20,14 +20,15 @@ impl<State: Send + Sync> FromRequest<State> for Fields {
 
     async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
         let headers = request.headers().clone();
-        let body = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| match rejection.into_response().status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    ApiError::payload_too_large("the request's body is larger than the limit")
-                }
-                _ => ApiError::bad_request("the request's body ended early"),
-            })?;
+        let body =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.into_response().status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => {
+                        ApiError::payload_too_large("the request's body is larger than the limit")
+                    }
+                    _ => ApiError::bad_request("the request's body ended early"),
+                })?;
         Self::read(&headers, &body)
     }
 }
@@ -210,7 +211,11 @@ mod tests {
             "application/vnd.api+json",
         ] {
             let fields = read(content_type, r#"{"a": ["x", 1], "b": null}"#);
-            assert_eq!(fields, Ok(json!({"a": ["x", 1], "b": null})), "{content_type}");
+            assert_eq!(
+                fields,
+                Ok(json!({"a": ["x", 1], "b": null})),
+                "{content_type}"
+            );
         }
     }
 
@@ -224,12 +229,18 @@ mod tests {
     #[test]
     fn forms_are_read_as_the_tutorials_server_reads_them() {
         for (form, fields) in [
-            ("a=1&b=two+words&c=%C3%A9%00", json!({"a": "1", "b": "two words", "c": "é\u{0}"})),
+            (
+                "a=1&b=two+words&c=%C3%A9%00",
+                json!({"a": "1", "b": "two words", "c": "é\u{0}"}),
+            ),
             ("a=1&a=2&a=3", json!({"a": ["1", "2", "3"]})),
             ("a[]=1", json!({"a": ["1"]})),
             ("a%5B%5D=1&a%5B%5D=2", json!({"a": ["1", "2"]})),
             ("a[0]=1&a[1]=2", json!({"a": ["1", "2"]})),
-            ("a&b=&=c&&d==%zz%", json!({"a": "", "b": "", "": "c", "d": "=%zz%"})),
+            (
+                "a&b=&=c&&d==%zz%",
+                json!({"a": "", "b": "", "": "c", "d": "=%zz%"}),
+            ),
             ("a[b]=1&[]=2", json!({"a[b]": "1", "[]": "2"})),
         ] {
             assert_eq!(read(FORM, form), Ok(fields), "{form}");
@@ -241,18 +252,48 @@ mod tests {
         let deep = "[".repeat(500_000);
         let deep_object = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
         for (content_type, body, status, text) in [
-            ("application/json", "{\"a\": }", 400, "is not valid JSON: expected value at line 1 column 7"),
-            ("application/json", "{\"a\": 1} x", 400, "trailing characters"),
+            (
+                "application/json",
+                "{\"a\": }",
+                400,
+                "is not valid JSON: expected value at line 1 column 7",
+            ),
+            (
+                "application/json",
+                "{\"a\": 1} x",
+                400,
+                "trailing characters",
+            ),
             ("application/json", " ", 400, "is not valid JSON"),
             ("application/json", "[1]", 400, "not an object"),
             ("application/json", "\"a\"", 400, "not an object"),
             ("application/json", deep.as_str(), 400, "recursion limit"),
-            ("application/json", deep_object.as_str(), 400, "recursion limit"),
-            ("application/json", "{\"a\":\"\\ud800\"}", 400, "is not valid JSON"),
+            (
+                "application/json",
+                deep_object.as_str(),
+                400,
+                "recursion limit",
+            ),
+            (
+                "application/json",
+                "{\"a\":\"\\ud800\"}",
+                400,
+                "is not valid JSON",
+            ),
             (FORM, "a=%ff", 400, "not valid UTF-8"),
-            ("application/json; charset=latin1", "{}", 415, "not in UTF-8"),
+            (
+                "application/json; charset=latin1",
+                "{}",
+                415,
+                "not in UTF-8",
+            ),
             ("text/plain", "{}", 415, "not supported"),
-            ("multipart/form-data; boundary=x", "--x--", 415, "not supported"),
+            (
+                "multipart/form-data; boundary=x",
+                "--x--",
+                415,
+                "not supported",
+            ),
             ("", "{}", 415, "no content type"),
         ] {
             let (found, message) = read(content_type, body).unwrap_err();
@@ -263,23 +304,39 @@ mod tests {
         assert_eq!(status, 400);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
-        assert_eq!(Fields::read(&headers, b"x").unwrap_err().status().as_u16(), 415);
+        assert_eq!(
+            Fields::read(&headers, b"x").unwrap_err().status().as_u16(),
+            415
+        );
     }
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_413_with_or_without_a_length() {
         let router = axum::Router::new()
-            .route("/", axum::routing::post(|fields: Fields| async move { axum::Json(fields.0) }))
+            .route(
+                "/",
+                axum::routing::post(|fields: Fields| async move { axum::Json(fields.0) }),
+            )
             .layer(DefaultBodyLimit::max(10));
         let send = async |body: Body| {
             let request = Request::post("/").header("content-type", "application/json");
-            let response = router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-            (response.status().as_u16(), response.headers()["content-type"].clone())
+            let response = router
+                .clone()
+                .oneshot(request.body(body).unwrap())
+                .await
+                .unwrap();
+            (
+                response.status().as_u16(),
+                response.headers()["content-type"].clone(),
+            )
         };
         assert_eq!(send(Body::from("{\"a\":1}")).await.0, 200);
         let (status, content_type) = send(Body::from("{\"a\":\"bbbbb\"}")).await;
-        assert_eq!((status, content_type.to_str().unwrap()), (413, "application/problem+json"));
-        let chunks = std::iter::repeat_n(Ok::<_, std::io::Error>("xxxx"), 4);
+        assert_eq!(
+            (status, content_type.to_str().unwrap()),
+            (413, "application/problem+json")
+        );
+        let chunks = std::iter::repeat_n(Ok::<_, std::convert::Infallible>("xxxx"), 4);
         let stream = Body::from_stream(futures::stream::iter(chunks));
         assert_eq!(send(stream).await.0, 413);
     }

@@ -75,7 +75,7 @@ one_of!(LogFormat { Text = "text", Json = "json" });
 /// The flags that every binary takes. All optional: what is not given comes from the other layers.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
-    /// Read settings from this TOML file; its keys are the long flags with _ for -
+    /// Read settings from this TOML file; its keys are named like the flags, with _ instead of -
     /// [env: HANSARD_CONFIG]
     #[arg(long, global = true, value_name = "FILE", help_heading = CONFIGURATION)]
     pub config: Option<PathBuf>,
@@ -292,7 +292,11 @@ impl Config {
             config.listen.set_port(port);
         }
         layers.set("listen", &mut config.listen, parse_address)?;
-        layers.set("allowed_origins", &mut config.allowed_origins, parse_origins)?;
+        layers.set(
+            "allowed_origins",
+            &mut config.allowed_origins,
+            parse_origins,
+        )?;
         layers.set("log", &mut config.log, parse_url)?;
         layers.set("read_models", &mut config.read_models, parse_url)?;
         layers.set("data_dir", &mut config.data_dir, parse_path)?;
@@ -306,11 +310,9 @@ impl Config {
         layers.set("jwt_secret_file", &mut config.jwt_secret_file, |text| {
             parse_path(text).map(Some)
         })?;
-        layers.set(
-            "token_ttl_seconds",
-            &mut config.token_ttl_seconds,
-            |text| parse_number(text, 1, 100 * 366 * 24 * 60 * 60),
-        )?;
+        layers.set("token_ttl_seconds", &mut config.token_ttl_seconds, |text| {
+            parse_number(text, 1, 100 * 366 * 24 * 60 * 60)
+        })?;
         for (key, limit) in [
             ("max_body_bytes", &mut config.max_body_bytes),
             ("max_text_bytes", &mut config.max_text_bytes),
@@ -324,6 +326,15 @@ impl Config {
         layers.set("log_format", &mut config.log_format, str::parse)?;
         layers.set("log_level", &mut config.log_level, parse_filter)?;
         Ok(config)
+    }
+
+    /// How much a request's fields may carry.
+    pub fn limits(&self) -> contract::Limits {
+        contract::Limits {
+            name_bytes: self.max_name_bytes,
+            text_bytes: self.max_text_bytes,
+            members: self.max_members,
+        }
     }
 
     /// [`startup_timeout_seconds`](Self::startup_timeout_seconds) as a duration.
@@ -448,8 +459,9 @@ fn read_file(
     given: &mut BTreeMap<&'static str, Given>,
 ) -> Result<(), ConfigError> {
     let name = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| ConfigError(format!("can't read the configuration file {name}: {error}")))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        ConfigError(format!("can't read the configuration file {name}: {error}"))
+    })?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let line = 1 + text.bytes().take(offset).filter(|b| *b == b'\n').count();
@@ -610,7 +622,9 @@ mod tests {
 
     fn load(flags: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let flags = std::iter::once("hansard").chain(flags.iter().copied());
-        let args = <Binary as clap::Parser>::try_parse_from(flags).unwrap().args;
+        let args = <Binary as clap::Parser>::try_parse_from(flags)
+            .unwrap()
+            .args;
         let variables = variables.iter();
         Config::load_from(&args, variables.map(|(k, v)| ((*k).into(), (*v).into())))
     }
@@ -638,7 +652,10 @@ mod tests {
                 .find(|argument| argument.get_id() == key)
                 .unwrap_or_else(|| panic!("no flag for {key}"));
             let help = argument.get_help().unwrap().to_string();
-            assert!(help.contains(&format!("[env: {}]", variable(key))), "{help}");
+            assert!(
+                help.contains(&format!("[env: {}]", variable(key))),
+                "{help}"
+            );
             assert!(help.contains("[default"), "{help}");
         }
         // Help, version and config are the only ones that are not settings.
@@ -706,7 +723,10 @@ mod tests {
             "unknown variable HANSARD_READ_MODEL; did you mean HANSARD_READ_MODELS?"
         );
         let all = error(&[], &[("HANSARD_SOMETHING_ELSE", "x")]);
-        assert!(all.contains("the possible ones are HANSARD_LISTEN, "), "{all}");
+        assert!(
+            all.contains("the possible ones are HANSARD_LISTEN, "),
+            "{all}"
+        );
 
         let (_directory, path) = file("read-models = 'sqlite:x'\n");
         assert_eq!(
@@ -722,18 +742,62 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named_with_its_place() {
         for (flag, text, sentence) in [
-            ("listen", "3000", "--listen: \"3000\" is not an IP address with a port"),
-            ("auth", "off", "--auth: \"off\" is not one of the possible values open, token"),
-            ("log-format", "xml", "--log-format: \"xml\" is not one of the possible values text, json"),
-            ("log-level", "a=b=c", "--log-level: \"a=b=c\" is not a log level"),
-            ("max-body-bytes", "0", "--max-body-bytes: \"0\" is not a whole number from 1 to"),
-            ("max-members", "1", "--max-members: \"1\" is not a whole number from 2 to"),
-            ("max-text-bytes", "64k", "--max-text-bytes: \"64k\" is not a whole number"),
-            ("token-ttl-seconds", "0", "--token-ttl-seconds: \"0\" is not a whole number from 1"),
-            ("startup-timeout-seconds", "x", "--startup-timeout-seconds: \"x\" is not a whole"),
+            (
+                "listen",
+                "3000",
+                "--listen: \"3000\" is not an IP address with a port",
+            ),
+            (
+                "auth",
+                "off",
+                "--auth: \"off\" is not one of the possible values open, token",
+            ),
+            (
+                "log-format",
+                "xml",
+                "--log-format: \"xml\" is not one of the possible values text, json",
+            ),
+            (
+                "log-level",
+                "a=b=c",
+                "--log-level: \"a=b=c\" is not a log level",
+            ),
+            (
+                "max-body-bytes",
+                "0",
+                "--max-body-bytes: \"0\" is not a whole number from 1 to",
+            ),
+            (
+                "max-members",
+                "1",
+                "--max-members: \"1\" is not a whole number from 2 to",
+            ),
+            (
+                "max-text-bytes",
+                "64k",
+                "--max-text-bytes: \"64k\" is not a whole number",
+            ),
+            (
+                "token-ttl-seconds",
+                "0",
+                "--token-ttl-seconds: \"0\" is not a whole number from 1",
+            ),
+            (
+                "startup-timeout-seconds",
+                "x",
+                "--startup-timeout-seconds: \"x\" is not a whole",
+            ),
             ("data-dir", "", "--data-dir: expected a path, found nothing"),
-            ("allowed-origins", "https://a/b", "--allowed-origins: \"https://a/b\" is not an origin"),
-            ("allowed-origins", " , ", "--allowed-origins: expected origins separated by commas"),
+            (
+                "allowed-origins",
+                "https://a/b",
+                "--allowed-origins: \"https://a/b\" is not an origin",
+            ),
+            (
+                "allowed-origins",
+                " , ",
+                "--allowed-origins: expected origins separated by commas",
+            ),
             ("log", "postgres://x", "--log: "),
             ("read-models", "redis://x", "--read-models: "),
         ] {
@@ -746,16 +810,31 @@ mod tests {
             "HANSARD_REQUIRE_SYNC: \"maybe\" is neither true nor false"
         );
         for (text, sentence) in [
-            ("max_members = 1.5", "max_members in PATH: expected a single value, found float"),
-            ("allowed_origins = [1]", "allowed_origins in PATH: expected strings, found integer"),
-            ("max_members = -1", "max_members in PATH: \"-1\" is not a whole number from 2 to 1073741824"),
+            (
+                "max_members = 1.5",
+                "max_members in PATH: expected a single value, found float",
+            ),
+            (
+                "allowed_origins = [1]",
+                "allowed_origins in PATH: expected strings, found integer",
+            ),
+            (
+                "max_members = -1",
+                "max_members in PATH: \"-1\" is not a whole number from 2 to 1073741824",
+            ),
         ] {
             let (_directory, path) = file(text);
-            assert_eq!(error(&["--config", &path], &[]), sentence.replace("PATH", &path));
+            assert_eq!(
+                error(&["--config", &path], &[]),
+                sentence.replace("PATH", &path)
+            );
         }
         let (_directory, path) = file("auth = 'open'\nlisten = \n");
         let message = error(&["--config", &path], &[]);
-        assert!(message.starts_with(&format!("{path} is not valid TOML: line 2: ")), "{message}");
+        assert!(
+            message.starts_with(&format!("{path} is not valid TOML: line 2: ")),
+            "{message}"
+        );
         assert_eq!(
             error(&["--config", "/nowhere/hansard.toml"], &[]),
             "can't read the configuration file /nowhere/hansard.toml: No such file or directory \

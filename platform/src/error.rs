@@ -278,7 +278,10 @@ mod tests {
         let (headers, _) = sent(ApiError::unauthorized("No access token provided")).await;
         assert_eq!(headers["www-authenticate"], "Bearer");
         let (headers, body) = sent(TokenError::Expired.into()).await;
-        assert_eq!(headers["www-authenticate"], "Bearer error=\"invalid_token\"");
+        assert_eq!(
+            headers["www-authenticate"],
+            "Bearer error=\"invalid_token\""
+        );
         assert_eq!(body["message"], "jwt expired");
         let (headers, _) = sent(ApiError::unavailable("later", 7)).await;
         assert_eq!(headers["retry-after"], "7");

@@ -58,6 +58,8 @@ pub struct RequestId(pub HeaderValue);
 /// beside a service's own, and the layers around all: request ids, log lines, figures, CORS, the limit on
 /// bodies, an answer even if a handler panics, and 404 for what no route answers.
 pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
+    // Figures that are recorded before there is a recorder are lost.
+    telemetry::figures();
     let (router, _) = router.split_for_parts();
     let Shared {
         health,
@@ -69,7 +71,10 @@ pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
         // Its default is a validator somewhere else.
         .validator_url("none");
     router
-        .route("/health/live", get(|| async { Json(json!({"live": true})) }))
+        .route(
+            "/health/live",
+            get(|| async { Json(json!({"live": true})) }),
+        )
         .route("/health/ready", get(move || ready(health.clone())))
         .route("/metrics", get(figures))
         .route(

@@ -120,7 +120,23 @@ impl Context {
     /// As [`startup::open_read_models`].
     pub async fn open_read_models(&self) -> anyhow::Result<Arc<dyn ReadModels>> {
         let read_models = startup::open_read_models(&self.config, &self.shutdown).await?;
-        let checked = Arc::clone(&read_models);
+        self.check_read_models(&read_models);
+        Ok(read_models)
+    }
+
+    /// Opens the read models without waiting for them, see [`startup::open_read_models_unprepared`], and
+    /// adds them to the health checks as `readModels`.
+    ///
+    /// # Errors
+    /// As [`startup::open_read_models_unprepared`].
+    pub async fn open_read_models_unprepared(&self) -> anyhow::Result<Arc<dyn ReadModels>> {
+        let read_models = startup::open_read_models_unprepared(&self.config).await?;
+        self.check_read_models(&read_models);
+        Ok(read_models)
+    }
+
+    fn check_read_models(&self, read_models: &Arc<dyn ReadModels>) {
+        let checked = Arc::clone(read_models);
         self.health.add("readModels", move || {
             let read_models = Arc::clone(&checked);
             async move {
@@ -131,7 +147,6 @@ impl Context {
                 Ok(())
             }
         });
-        Ok(read_models)
     }
 
     /// Says on standard output where the service listens, `NAME listens on http://ADDRESS (DETAILS)`, in

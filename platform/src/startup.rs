@@ -99,13 +99,25 @@ pub async fn open_read_models(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn ReadModels>> {
     let read_models = open_read_models_unprepared(config).await?;
+    prepare_read_models(config, &read_models, shutdown).await?;
+    Ok(read_models)
+}
+
+/// Waits for the read models' server if need be, and prepares them.
+///
+/// # Errors
+/// As [`open_read_models`].
+pub async fn prepare_read_models(
+    config: &Config,
+    read_models: &Arc<dyn ReadModels>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let what = format!("the read models at {}", config.read_models);
     wait_for(&what, config.startup_timeout(), shutdown, || {
-        let read_models = Arc::clone(&read_models);
+        let read_models = Arc::clone(read_models);
         async move { Ok(read_models.prepare().await?) }
     })
-    .await?;
-    Ok(read_models)
+    .await
 }
 
 /// Opens the read models without waiting for their server and without preparing them: for a service that
@@ -194,7 +206,10 @@ where
         }
         let next = Instant::now() + pause;
         if next >= deadline {
-            anyhow::bail!("can't reach {what} within {} s: {reason}", timeout.as_secs());
+            anyhow::bail!(
+                "can't reach {what} within {} s: {reason}",
+                timeout.as_secs()
+            );
         }
         notice(what, &reason, &mut last_notice);
         pause = LONGEST_PAUSE.min(pause * 2);
@@ -225,7 +240,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_unreachable_is_waited_for() {
         let attempts = AtomicU32::new(0);
-        let opened = wait_for("it", HALF_A_MINUTE, &CancellationToken::new(), || {
+        let shutdown = CancellationToken::new();
+        let opened = wait_for("it", HALF_A_MINUTE, &shutdown, || {
             let attempt = attempts.fetch_add(1, Ordering::Relaxed);
             async move {
                 match attempt {

@@ -29,9 +29,7 @@ pub fn init(config: &Config) {
         .with_writer(std::io::stderr);
     // Fails when it has been done before, which is fine.
     let _ = match config.log_format {
-        LogFormat::Text => lines
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines
             .json()
             .flatten_event(true)

@@ -1,0 +1,113 @@
+//! Every role in one process.
+
+use std::sync::Arc;
+
+use command_api::Options as Commands;
+use directory::Directory;
+use gateway_ws::Limits;
+use platform::Context;
+use platform::startup::{Interrupted, prepare_read_models};
+use query_api::Options as Queries;
+use read_models::Progress;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::openapi;
+
+/// Serves until told to stop.
+///
+/// The order of stopping loses nothing: first no new requests and sockets are accepted, then the ones
+/// there are end, then the projector projects what they have left in the log.
+pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
+    let config = Arc::clone(&context.config);
+    let listener = context.bind().await?;
+    let auth = context.auth()?;
+    let read_models = context.open_read_models_unprepared().await?;
+    let log = context.open_log().await?;
+
+    // Requests under way need these after the signal to stop.
+    let requests_done = CancellationToken::new();
+    let directory = Directory::start(Arc::clone(&log), requests_done.clone());
+    let progress = Progress::start(Arc::clone(&read_models), requests_done.clone());
+
+    // Commands work without the read models, so that serving does not wait for them. But if they are
+    // nowhere to be found, their address is probably wrong, and somebody should be told.
+    let preparing = stop_on_error(&context.shutdown, {
+        let (config, shutdown) = (Arc::clone(&config), context.shutdown.clone());
+        let read_models = Arc::clone(&read_models);
+        async move {
+            match prepare_read_models(&config, &read_models, &shutdown).await {
+                Err(error) if error.is::<Interrupted>() => Ok(()),
+                outcome => outcome,
+            }
+        }
+    });
+    let status = projector::Status::default();
+    status.report_to(&context.health);
+    let projecting = stop_on_error(
+        &context.shutdown,
+        projector::run(
+            projector::Options {
+                log: Arc::clone(&log),
+                read_models: Arc::clone(&read_models),
+                progress: Some(progress.clone()),
+                status,
+                drain: projector::DRAIN,
+            },
+            requests_done.clone(),
+        ),
+    );
+
+    let sockets = TaskTracker::new();
+    let routes = openapi::merged(
+        Commands {
+            log: Arc::clone(&log),
+            directory: directory.clone(),
+            read_models: Arc::clone(&read_models),
+            progress: progress.clone(),
+            auth: auth.clone(),
+            limits: config.limits(),
+        },
+        Queries {
+            read_models,
+            progress,
+            auth: auth.clone(),
+        },
+        gateway_ws::Options {
+            log: Arc::clone(&log),
+            directory,
+            auth: auth.clone(),
+            limits: Limits::default(),
+            allowed_origins: config.allowed_origins.clone(),
+            shutdown: context.shutdown.clone(),
+            sockets: sockets.clone(),
+        },
+        audit::Options {
+            log: log.into(),
+            auth,
+        },
+    );
+    let served = context.serve(listener, routes, contract::OPENAPI).await;
+    // Also when serving itself failed.
+    context.shutdown.cancel();
+    gateway_ws::all_closed(&sockets, &Limits::default()).await;
+    requests_done.cancel();
+    let prepared = preparing.await?;
+    let projected = projecting.await?;
+    served.and(prepared).and(projected)
+}
+
+/// Runs a task beside the serving, whose failure ends the process.
+fn stop_on_error(
+    shutdown: &CancellationToken,
+    task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> tokio::task::JoinHandle<anyhow::Result<()>> {
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        let outcome = task.await;
+        if outcome.is_err() {
+            shutdown.cancel();
+        }
+        outcome
+    })
+}

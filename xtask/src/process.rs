@@ -46,7 +46,7 @@ impl Supervised {
             })?;
         // The pipe's other end is closed by the kernel when this process ends.
         let watchdog = Command::new("/bin/sh")
-            .args(["-c", r#"read -r _; kill -9 -- "-$0""#])
+            .args(["-c", r#"read -r _; kill -s KILL -- "-$0""#])
             .arg(child.id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -257,6 +257,21 @@ mod tests {
         );
 
         let grandchild = first_line_as_id(&process);
+        assert!(wait_for(Duration::from_secs(5), || (!runs(grandchild)).then_some(())).is_some());
+    }
+
+    #[test]
+    fn nothing_outlives_whoever_started_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        let mut process = Supervised::start(shell("sleep 600 & echo $!; wait"), &output).unwrap();
+        let grandchild = first_line_as_id(&process);
+
+        // What the kernel does when this process is killed.
+        drop(process.watchdog.stdin.take());
+
+        let status = process.wait(Duration::from_secs(5)).unwrap();
+        assert_eq!(status.signal(), Some(9));
         assert!(wait_for(Duration::from_secs(5), || (!runs(grandchild)).then_some(())).is_some());
     }
 

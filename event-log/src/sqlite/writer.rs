@@ -166,7 +166,7 @@ fn again(error: &LogError) -> LogError {
 /// Appends a group in one transaction: either all that can be are on the disk when it returns, each with
 /// its own outcome, or none.
 fn commit(connection: &mut Connection, group: &[Job]) -> Result<Vec<Outcome>, LogError> {
-    let run = || -> rusqlite::Result<Vec<Outcome>> {
+    let mut run = || -> rusqlite::Result<Vec<Outcome>> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let outcomes = group
             .iter()
@@ -175,7 +175,6 @@ fn commit(connection: &mut Connection, group: &[Job]) -> Result<Vec<Outcome>, Lo
         transaction.commit()?;
         Ok(outcomes)
     };
-    let mut run = run;
     run().map_err(|error| schema::failed(&error))
 }
 

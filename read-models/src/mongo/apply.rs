@@ -1,0 +1,548 @@
+//! Writing a batch in phases, each of which may be repeated.
+//!
+//! A crash may come between any two writes; the next attempt, perhaps with other batch boundaries, starts
+//! again from the checkpoint. A projector that was overtaken may still be writing an old batch. Neither
+//! does harm: inserts find their documents there already, a deletion keeps its first position, a room's
+//! newest message never goes back to an older batch's, and of a deleted room nothing is written again.
+
+use std::collections::{BTreeSet, HashMap};
+
+use events::{RoomId, UserId};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use mongodb::bson::{Binary, Document, doc, from_document, spec::BinarySubtype};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::documents::{
+    CHECKPOINT, CheckpointDocument, DeadLetterDocument, KeyDocument, MarkDocument, MessageDocument,
+    RoomDocument,
+};
+use super::plan::{self, Known, Plan, Reading, RoomDeletionAt, Touched, UserDeletion, plan};
+use super::{MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault, hint, insert};
+use crate::rows::sequence;
+use crate::{Batch, DeadLetter, Entry, ReadModelError};
+
+/// Messages are inserted in this many parts side by side, each room in one of them.
+const SHARDS: usize = 4;
+
+/// Batches with fewer messages than this are inserted at once: another round trip costs more.
+const WORTH_SHARDING: usize = 200;
+
+/// Statements in one `update` command.
+const STATEMENTS: usize = 500;
+
+/// A moment in [`crate::ReadModels::apply`], after the writes that it is named for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing has been written; the batch has been planned.
+    Planned,
+    /// Users, rooms and keys.
+    Created,
+    /// Messages.
+    Posted,
+    /// Deletions of users and messages, and read marks.
+    Changed,
+    /// Deletions of rooms: the first half, after which they are hidden.
+    RoomsHidden,
+    /// Deletions of rooms: their messages and marks.
+    RoomsRemoved,
+    /// The rooms' newest messages: everything but the checkpoint.
+    Listed,
+}
+
+/// What a test lets happen between two phases.
+#[cfg(feature = "testing")]
+#[derive(Clone, Default)]
+pub(super) struct Interruption(Option<std::sync::Arc<Interrupting>>);
+
+#[cfg(feature = "testing")]
+type Interrupting =
+    dyn Fn(Phase) -> futures::future::BoxFuture<'static, Result<(), ReadModelError>> + Send + Sync;
+
+/// Outside tests nothing happens between two phases.
+#[cfg(not(feature = "testing"))]
+#[derive(Clone, Default)]
+pub(super) struct Interruption;
+
+impl Interruption {
+    #[cfg(feature = "testing")]
+    pub(super) fn new(
+        interruption: impl Fn(Phase) -> futures::future::BoxFuture<'static, Result<(), ReadModelError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Some(std::sync::Arc::new(interruption)))
+    }
+
+    #[cfg(feature = "testing")]
+    async fn at(&self, phase: Phase) -> Result<(), ReadModelError> {
+        match &self.0 {
+            Some(interruption) => interruption(phase).await,
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(not(feature = "testing"))]
+    async fn at(&self, _: Phase) -> Result<(), ReadModelError> {
+        Ok(())
+    }
+}
+
+impl Store {
+    pub(super) async fn apply(
+        self,
+        batch: Batch,
+        interruption: Interruption,
+    ) -> Result<(), ReadModelError> {
+        let after = self.claim(&batch).await?;
+        let end = sequence(batch.up_to);
+        let entries: Vec<Entry> = batch
+            .entries
+            .iter()
+            .filter(|entry| sequence(entry.position) > after)
+            .cloned()
+            .collect();
+        if end > after {
+            self.write(entries, end, &interruption).await?;
+            self.advance(&batch).await?;
+        }
+        Ok(())
+    }
+
+    /// The checkpoint's position, after making sure that it is this log's. The first batch of all creates
+    /// it, so that two logs can't both begin to write.
+    async fn claim(&self, batch: &Batch) -> Result<i64, ReadModelError> {
+        let find = || self.checkpoints.find_one(doc! { "_id": CHECKPOINT });
+        let mut found = find().await.map_err(failure)?;
+        if found.is_none() {
+            let first = CheckpointDocument {
+                id: CHECKPOINT.to_owned(),
+                position: 0,
+                incarnation: batch.incarnation.0.clone(),
+                heartbeat: 1,
+            };
+            insert(&self.checkpoints, vec![first]).await?;
+            found = find().await.map_err(failure)?;
+        }
+        match found {
+            None => Err(ReadModelError::Unavailable(
+                "the checkpoint has just been removed".to_owned(),
+            )),
+            Some(found) if found.incarnation != batch.incarnation.0 => {
+                Err(ReadModelError::Unusable(format!(
+                    "they were made from the log {:?} and the events come from the log {:?}: rebuild \
+                     them, or use the log that they belong to",
+                    found.incarnation, batch.incarnation.0
+                )))
+            }
+            Some(found) => Ok(found.position),
+        }
+    }
+
+    /// Everything but the checkpoint.
+    async fn write(
+        &self,
+        entries: Vec<Entry>,
+        end: i64,
+        interruption: &Interruption,
+    ) -> Result<(), ReadModelError> {
+        let Some(first) = entries.first().map(|entry| sequence(entry.position)) else {
+            return Ok(());
+        };
+        let known = self.look_up(&entries).await?;
+        let Plan {
+            users,
+            rooms,
+            messages,
+            keys,
+            reads,
+            message_deletions,
+            user_deletions,
+            room_deletions,
+            touched,
+        } = plan(&entries, known);
+        drop(entries);
+        interruption.at(Phase::Planned).await?;
+
+        let (users, rooms, keys) = futures::join!(
+            insert(&self.users, users),
+            insert(&self.rooms, rooms),
+            insert(&self.keys, keys),
+        );
+        users.and(rooms).and(keys)?;
+        interruption.at(Phase::Created).await?;
+
+        self.insert_messages(messages).await?;
+        interruption.at(Phase::Posted).await?;
+
+        let message_deletions = message_deletions
+            .into_iter()
+            .map(|((message, room), position)| delete_message(message, room, position))
+            .collect();
+        let user_deletions = user_deletions.into_iter().map(delete_user).collect();
+        let (messages, users, marks) = futures::join!(
+            self.update("messages", message_deletions),
+            self.update("users", user_deletions),
+            self.insert_marks(&reads, &touched, first),
+        );
+        messages.and(users).and(marks)?;
+        interruption.at(Phase::Changed).await?;
+
+        self.delete_rooms(&room_deletions, interruption).await?;
+        interruption.at(Phase::RoomsRemoved).await?;
+
+        self.update_last_messages(touched, end).await?;
+        interruption.at(Phase::Listed).await
+    }
+
+    /// What the database holds of the rooms and keys that the events name.
+    async fn look_up(&self, entries: &[Entry]) -> Result<Known, ReadModelError> {
+        let rooms: BTreeSet<String> = entries
+            .iter()
+            .filter_map(|entry| entry.envelope.event.room())
+            .map(|room| room.to_string())
+            .collect();
+        let keys: HashMap<String, Uuid> = entries
+            .iter()
+            .filter(|entry| entry.envelope.key.is_some())
+            .map(|entry| entry.envelope.deduplication_id())
+            .map(|id| (id.simple().to_string(), id))
+            .collect();
+        let rooms = async {
+            if rooms.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<String> = rooms.into_iter().collect();
+            let found = self.rooms.find(doc! { "_id": { "$in": ids } }).await?;
+            found.try_collect::<Vec<RoomDocument>>().await
+        };
+        let known_keys = async {
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<&str> = keys.keys().map(String::as_str).collect();
+            let found = self.keys.find(doc! { "_id": { "$in": ids } }).await?;
+            found.try_collect::<Vec<KeyDocument>>().await
+        };
+        let (rooms, known_keys) = futures::join!(rooms, known_keys);
+        Ok(Known {
+            rooms: rooms
+                .map_err(failure)?
+                .into_iter()
+                .map(|room| (room.id, room))
+                .collect(),
+            keys: known_keys
+                .map_err(failure)?
+                .into_iter()
+                .filter_map(|key| Some((*keys.get(&key.deduplication_id)?, key.position)))
+                .collect(),
+        })
+    }
+
+    async fn insert_messages(&self, messages: Vec<MessageDocument>) -> Result<(), ReadModelError> {
+        if messages.len() < WORTH_SHARDING {
+            return insert(&self.messages, messages).await;
+        }
+        let mut shards: Vec<Vec<MessageDocument>> = vec![Vec::new(); SHARDS];
+        for message in messages {
+            // Room ids are hashes: any of their bytes spreads them evenly.
+            let shard = usize::from(message.room.as_uuid().as_bytes()[0]) % SHARDS;
+            shards[shard].push(message);
+        }
+        let inserts = shards
+            .into_iter()
+            .map(|shard| insert(&self.messages, shard));
+        each(inserts.collect()).await?;
+        Ok(())
+    }
+
+    async fn insert_marks(
+        &self,
+        reads: &[Reading],
+        touched: &HashMap<RoomId, Touched>,
+        first: i64,
+    ) -> Result<(), ReadModelError> {
+        let bounds: BTreeSet<(RoomId, i64)> = reads
+            .iter()
+            .map(|reading| (reading.room, plan::before_batch(reading, first)))
+            .collect();
+        let readers: BTreeSet<(RoomId, UserId)> = reads
+            .iter()
+            .map(|reading| (reading.room, reading.reader))
+            .collect();
+        // Deleted messages count: a mark stands for a place in the conversation.
+        let newest = bounds.into_iter().map(|(room, bound)| async move {
+            let newest = self
+                .newest_message(room, bound, doc! { "$in": [false, true] })
+                .await?;
+            Ok(((room, bound), newest.unwrap_or(0)))
+        });
+        let read = readers.into_iter().map(|(room, reader)| async move {
+            let filter = doc! {
+                "room": room.to_string(),
+                "reader": reader.to_string(),
+                "_id": { "$lt": first },
+            };
+            let mark = self.marks.find_one(filter).sort(doc! { "upTo": -1 });
+            let mark: Option<MarkDocument> = mark.await.map_err(failure)?;
+            Ok(((room, reader), mark.map_or(0, |mark| mark.up_to)))
+        });
+        let (newest, read) = futures::join!(each(newest.collect()), each(read.collect()));
+        let newest = newest?.into_iter().collect();
+        let read = read?.into_iter().collect();
+        let marks = plan::marks(reads, touched, &newest, read, first);
+        insert(&self.marks, marks).await
+    }
+
+    /// The room's newest message up to and with `bound`, with this in the field `deleted`.
+    async fn newest_message(
+        &self,
+        room: RoomId,
+        bound: i64,
+        deleted: impl Into<mongodb::bson::Bson>,
+    ) -> Result<Option<i64>, ReadModelError> {
+        #[derive(Deserialize)]
+        struct Id {
+            #[serde(rename = "_id")]
+            id: i64,
+        }
+        let found = self
+            .messages
+            .clone_with_type::<Id>()
+            .find_one(doc! {
+                "room": room.to_string(),
+                "deleted": deleted.into(),
+                "_id": { "$lte": bound },
+            })
+            .projection(doc! { "_id": 1 })
+            .sort(doc! { "_id": -1 })
+            .hint(hint(MESSAGES_OF_ROOM))
+            .await
+            .map_err(failure)?;
+        Ok(found.map(|message| message.id))
+    }
+
+    /// First hides the rooms, with what was in them counted, then removes what was in them.
+    async fn delete_rooms(
+        &self,
+        deletions: &[RoomDeletionAt],
+        interruption: &Interruption,
+    ) -> Result<(), ReadModelError> {
+        let hide = deletions.iter().map(|deletion| self.hide_room(*deletion));
+        each(hide.collect()).await?;
+        interruption.at(Phase::RoomsHidden).await?;
+        let empty = deletions
+            .iter()
+            .map(|deletion| self.empty_room(deletion.room));
+        each(empty.collect()).await?;
+        Ok(())
+    }
+
+    async fn hide_room(&self, deletion: RoomDeletionAt) -> Result<(), ReadModelError> {
+        let room = deletion.room.to_string();
+        let messages = self
+            .messages
+            .count_documents(doc! {
+                "room": &room,
+                "deleted": false,
+                "_id": { "$lt": deletion.position },
+            })
+            .hint(hint(MESSAGES_OF_ROOM))
+            .await
+            .map_err(failure)?;
+        // Counted and hidden once: a later attempt finds fewer messages.
+        self.rooms
+            .update_one(
+                doc! { "_id": &room, "deletedAt": null },
+                doc! {
+                    "$set": {
+                        "deletedAt": deletion.position,
+                        "deletedMessages": i64::try_from(messages).unwrap_or(i64::MAX),
+                    },
+                    "$unset": { "lastMessage": "" },
+                },
+            )
+            .await
+            .map_err(failure)?;
+        Ok(())
+    }
+
+    async fn empty_room(&self, room: RoomId) -> Result<(), ReadModelError> {
+        let room = room.to_string();
+        let (messages, marks) = futures::join!(
+            self.messages
+                .delete_many(doc! { "room": &room })
+                .hint(hint(MESSAGES_OF_ROOM))
+                .into_future(),
+            self.marks.delete_many(doc! { "room": &room }).into_future(),
+        );
+        messages.and(marks).map_err(failure)?;
+        Ok(())
+    }
+
+    /// One guarded update for each room, however many messages there were.
+    async fn update_last_messages(
+        &self,
+        touched: HashMap<RoomId, Touched>,
+        end: i64,
+    ) -> Result<(), ReadModelError> {
+        let rooms: Vec<RoomId> = touched.keys().copied().collect();
+        let statements = touched.into_iter().map(|(room, touched)| async move {
+            let newest = if touched.deletions {
+                self.newest_message(room, end, false).await?
+            } else {
+                touched.posted.last().copied()
+            };
+            Ok(set_last_message(room, newest, end))
+        });
+        let statements = each(statements.collect()).await?;
+        let expected = statements.len();
+        let matched = self.update("rooms", statements).await?;
+        if matched < expected {
+            // Either this is an attempt at a batch that has been written before, or a projector that was
+            // overtaken and may have put messages back into a room that has been deleted.
+            let ids: Vec<String> = rooms.iter().map(RoomId::to_string).collect();
+            let deleted = self
+                .rooms
+                .find(doc! { "_id": { "$in": ids }, "deletedAt": { "$ne": null } })
+                .await
+                .map_err(failure)?;
+            let deleted: Vec<RoomDocument> = deleted.try_collect().await.map_err(failure)?;
+            let empty = deleted.iter().map(|room| self.empty_room(room.id));
+            each(empty.collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves the checkpoint forward. A projector that was overtaken moves nothing.
+    async fn advance(&self, batch: &Batch) -> Result<(), ReadModelError> {
+        let end = sequence(batch.up_to);
+        self.checkpoints
+            .update_one(
+                doc! {
+                    "_id": CHECKPOINT,
+                    "incarnation": &batch.incarnation.0,
+                    "position": { "$lt": end },
+                },
+                doc! { "$set": { "position": end }, "$inc": { "heartbeat": 1_i64 } },
+            )
+            .await
+            .map_err(failure)?;
+        Ok(())
+    }
+
+    pub(super) async fn heartbeat(self) -> Result<(), ReadModelError> {
+        self.checkpoints
+            .update_one(
+                doc! { "_id": CHECKPOINT },
+                doc! { "$inc": { "heartbeat": 1_i64 } },
+            )
+            .await
+            .map_err(failure)?;
+        Ok(())
+    }
+
+    pub(super) async fn set_aside(self, letter: DeadLetter) -> Result<(), ReadModelError> {
+        let letter = DeadLetterDocument {
+            position: sequence(letter.position),
+            subject: letter.subject,
+            payload: Binary {
+                subtype: BinarySubtype::Generic,
+                bytes: letter.payload,
+            },
+            reason: letter.reason,
+        };
+        insert(&self.dead_letters, vec![letter]).await
+    }
+
+    /// Runs `update` commands with these statements, and returns how many of them found their document.
+    ///
+    /// The command itself, because the driver has a bulk form of it only for servers from 8.0.
+    async fn update(
+        &self,
+        collection: &str,
+        statements: Vec<Document>,
+    ) -> Result<usize, ReadModelError> {
+        let commands: Vec<Document> = statements
+            .chunks(STATEMENTS)
+            .map(|statements| {
+                doc! {
+                    "update": collection,
+                    "updates": statements,
+                    "ordered": false,
+                    "writeConcern": &self.write_concern,
+                }
+            })
+            .collect();
+        let matched = commands.into_iter().map(|command| async move {
+            let reply = self.database.run_command(command).await.map_err(failure)?;
+            let reply: UpdateReply = from_document(reply)
+                .map_err(|error| ReadModelError::Unavailable(error.to_string()))?;
+            if let Some(error) = reply.write_errors.first() {
+                return Err(fault(error.code, &error.errmsg));
+            }
+            match reply.write_concern_error {
+                Some(error) => Err(ReadModelError::Unavailable(error.errmsg)),
+                None => Ok(reply.n),
+            }
+        });
+        Ok(each(matched.collect()).await?.into_iter().sum())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UpdateReply {
+    n: usize,
+    #[serde(default)]
+    write_errors: Vec<Fault>,
+    write_concern_error: Option<Fault>,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    code: i32,
+    errmsg: String,
+}
+
+/// Does all of `work`, several side by side, even when some of it fails: nothing is dropped midway.
+pub(super) async fn each<T, Work>(work: Vec<Work>) -> Result<Vec<T>, ReadModelError>
+where
+    Work: Future<Output = Result<T, ReadModelError>>,
+{
+    let results: Vec<Result<T, ReadModelError>> =
+        stream::iter(work).buffered(SIDE_BY_SIDE).collect().await;
+    results.into_iter().collect()
+}
+
+fn delete_message(message: i64, room: RoomId, position: i64) -> Document {
+    doc! {
+        "q": { "_id": message, "room": room.to_string(), "deleted": false },
+        "u": { "$set": { "deleted": true, "deletedAt": position }, "$unset": { "text": "" } },
+    }
+}
+
+fn delete_user(deletion: UserDeletion) -> Document {
+    doc! {
+        "q": {
+            "_id": deletion.user.to_string(),
+            "deleted": false,
+            "position": { "$lt": deletion.position },
+        },
+        "u": {
+            "$set": { "firstName": "", "lastName": "", "updatedAt": deletion.at, "deleted": true },
+        },
+    }
+}
+
+fn set_last_message(room: RoomId, newest: Option<i64>, end: i64) -> Document {
+    let change = match newest {
+        Some(newest) => doc! { "$set": { "lastMessage": newest, "applied": end } },
+        None => doc! { "$set": { "applied": end }, "$unset": { "lastMessage": "" } },
+    };
+    doc! {
+        "q": { "_id": room.to_string(), "applied": { "$lt": end }, "deletedAt": null },
+        "u": change,
+    }
+}

@@ -1,0 +1,416 @@
+//! The queries. Each is answered from an index, without sorting, and reads no more than it returns, up to
+//! a factor: the tests look at the server's profile.
+
+use std::collections::HashMap;
+
+use event_log::Incarnation;
+use events::{MessageId, Position, RoomId, UserId};
+use futures::stream::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::apply::each;
+use super::documents::{CHECKPOINT, MarkDocument, MessageDocument, RoomDocument, UserDocument};
+use super::{MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, hint};
+use crate::receipts::{self, Mark};
+use crate::rows::{position, sequence};
+use crate::{
+    COUNT_CAP, Checkpoint, MessageRow, Page, PageStart, ReadModelError, RecentRow, RoomDeletion,
+    RoomRow, UserRow,
+};
+
+/// Marks are looked up this many at a time with one command.
+const LOOK_UPS: usize = 50;
+
+/// Further pages than this do not exist; the server adds a page's items to it without overflow.
+const MAX_OFFSET: u64 = 1 << 53;
+
+/// A room with messages of it whose readers are wanted.
+struct Unread<'a> {
+    room: RoomId,
+    members: &'a [UserId],
+    messages: &'a mut [MessageRow],
+}
+
+impl Store {
+    pub(super) async fn checkpoint(self) -> Result<Option<Checkpoint>, ReadModelError> {
+        let found = self.checkpoints.find_one(doc! { "_id": CHECKPOINT });
+        let found = found.await.map_err(failure)?;
+        Ok(found.map(|found| Checkpoint {
+            position: position(found.position),
+            incarnation: Incarnation(found.incarnation),
+            heartbeat: found.heartbeat.unsigned_abs(),
+        }))
+    }
+
+    pub(super) async fn dead_letter_count(self) -> Result<u64, ReadModelError> {
+        // From the collection's metadata, which after a crash of the server may be off by a few until it
+        // is next counted.
+        let count = self.dead_letters.count_documents(doc! {});
+        count.await.map_err(failure)
+    }
+
+    pub(super) async fn all_users(self) -> Result<Vec<UserRow>, ReadModelError> {
+        let found = self
+            .users
+            .find(doc! { "deleted": false })
+            .sort(doc! { "position": 1 });
+        let found: Vec<UserDocument> = collected(found.await).await?;
+        found.into_iter().map(UserDocument::into_row).collect()
+    }
+
+    pub(super) async fn users_by_id(
+        self,
+        ids: Vec<UserId>,
+    ) -> Result<Vec<UserRow>, ReadModelError> {
+        let ids: Vec<String> = ids.iter().map(UserId::to_string).collect();
+        let found = self.users.find(doc! { "_id": { "$in": ids } });
+        let found: Vec<UserDocument> = collected(found.await).await?;
+        found.into_iter().map(UserDocument::into_row).collect()
+    }
+
+    pub(super) async fn room(self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError> {
+        self.find_room(id).await
+    }
+
+    async fn find_room(&self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError> {
+        let filter = doc! { "_id": id.to_string(), "deletedAt": null };
+        let found = self.rooms.find_one(filter).await.map_err(failure)?;
+        Ok(found.map(RoomDocument::into_row))
+    }
+
+    pub(super) async fn recent(
+        self,
+        user: UserId,
+        page: Page,
+    ) -> Result<Vec<RecentRow>, ReadModelError> {
+        let part = Part::of(page);
+        let found = self
+            .rooms
+            .find(doc! { "members": user.to_string(), "lastMessage": part.range() })
+            .sort(doc! { "lastMessage": part.direction() })
+            .skip(part.offset)
+            .limit(part.limit);
+        let mut rooms: Vec<RoomDocument> = collected(found.await).await?;
+        if part.newer {
+            rooms.reverse();
+        }
+        let (messages, read) = futures::join!(
+            self.last_messages(&rooms),
+            self.read_up_to(user, rooms.iter().map(|room| room.id)),
+        );
+        let (mut messages, read) = (messages?, read?);
+        let mut rows: Vec<(RoomRow, [MessageRow; 1])> = rooms
+            .into_iter()
+            .filter_map(|room| {
+                let message = messages.remove(&room.id)?;
+                Some((room.into_row(), [message]))
+            })
+            .collect();
+        let counted: Vec<RoomId> = rows.iter().map(|(room, _)| room.id).collect();
+        let counts = counted.into_iter().map(|room| {
+            let from = read.get(&room).copied().unwrap_or(0);
+            self.count_by_others(room, user, from, i64::MAX)
+        });
+        let counts = each(counts.collect());
+        let readers = self.fill_receipts(
+            rows.iter_mut()
+                .map(|(room, messages)| Unread {
+                    room: room.id,
+                    members: &room.members,
+                    messages,
+                })
+                .collect(),
+        );
+        let (counts, readers) = futures::join!(counts, readers);
+        readers?;
+        Ok(rows
+            .into_iter()
+            .zip(counts?)
+            .map(|((room, [message]), unread)| RecentRow {
+                room,
+                message,
+                unread,
+            })
+            .collect())
+    }
+
+    /// The newest message of each of `rooms`.
+    async fn last_messages(
+        &self,
+        rooms: &[RoomDocument],
+    ) -> Result<HashMap<RoomId, MessageRow>, ReadModelError> {
+        let ids: Vec<i64> = rooms.iter().filter_map(|room| room.last_message).collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let found = self
+            .messages
+            .find(doc! { "_id": { "$in": ids }, "deleted": false });
+        let found: Vec<MessageDocument> = collected(found.await).await?;
+        let mut messages: HashMap<RoomId, MessageRow> = HashMap::new();
+        for message in found {
+            messages.insert(message.room, message.into_row()?);
+        }
+        // One that a batch has just deleted, before it came to update the room.
+        let newest = Part::of(Page {
+            start: PageStart::Number(0),
+            limit: 1,
+        });
+        for room in rooms {
+            if !messages.contains_key(&room.id) {
+                let found = self.messages_of(room.id, &newest).await?;
+                messages.extend(found.into_iter().map(|message| (room.id, message)));
+            }
+        }
+        Ok(messages)
+    }
+
+    pub(super) async fn conversation(
+        self,
+        room: RoomId,
+        page: Page,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        let part = Part::of(page);
+        let (found, messages) = futures::join!(self.find_room(room), self.messages_of(room, &part));
+        let (Some(room), mut messages) = (found?, messages?) else {
+            return Ok(Vec::new());
+        };
+        if !part.newer {
+            messages.reverse();
+        }
+        self.fill_receipts(vec![Unread {
+            room: room.id,
+            members: &room.members,
+            messages: &mut messages,
+        }])
+        .await?;
+        Ok(messages)
+    }
+
+    /// In the part's own direction.
+    async fn messages_of(
+        &self,
+        room: RoomId,
+        part: &Part,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        let found = self
+            .messages
+            .find(doc! { "room": room.to_string(), "deleted": false, "_id": part.range() })
+            .sort(doc! { "_id": part.direction() })
+            .skip(part.offset)
+            .limit(part.limit)
+            .hint(hint(MESSAGES_OF_ROOM));
+        let found: Vec<MessageDocument> = collected(found.await).await?;
+        found.into_iter().map(MessageDocument::into_row).collect()
+    }
+
+    /// Who has read the messages: reads the marks among each room's and one more for each member, not all
+    /// that came after.
+    async fn fill_receipts(&self, rooms: Vec<Unread<'_>>) -> Result<(), ReadModelError> {
+        let mut look_ups = Vec::new();
+        for room in &rooms {
+            let Some((oldest, newest)) = receipts::range(room.messages) else {
+                continue;
+            };
+            let (oldest, newest) = (sequence(oldest.position()), sequence(newest.position()));
+            let id = room.room.to_string();
+            if oldest < newest {
+                let members: Vec<String> = room.members.iter().map(UserId::to_string).collect();
+                look_ups.push(vec![doc! { "$match": {
+                    "room": &id,
+                    "reader": { "$in": members },
+                    "upTo": { "$gte": oldest, "$lt": newest },
+                } }]);
+            }
+            for member in room.members {
+                look_ups.push(vec![
+                    doc! { "$match": {
+                        "room": &id,
+                        "reader": member.to_string(),
+                        "upTo": { "$gte": newest },
+                    } },
+                    doc! { "$sort": { "upTo": 1 } },
+                    doc! { "$limit": 1 },
+                ]);
+            }
+        }
+        let mut marks: HashMap<RoomId, Vec<Mark>> = HashMap::new();
+        for mark in self.look_up_marks(look_ups).await? {
+            let of_room = marks.entry(mark.room).or_default();
+            of_room.push(mark.into_mark()?);
+        }
+        for room in rooms {
+            let marks = marks.get(&room.room).map_or(&[][..], Vec::as_slice);
+            receipts::fill(room.messages, marks);
+        }
+        Ok(())
+    }
+
+    /// Up to which message `reader` has read each of `rooms`; those not read at all are left out.
+    async fn read_up_to(
+        &self,
+        reader: UserId,
+        rooms: impl Iterator<Item = RoomId>,
+    ) -> Result<HashMap<RoomId, i64>, ReadModelError> {
+        let look_ups = rooms
+            .map(|room| {
+                vec![
+                    doc! { "$match": { "room": room.to_string(), "reader": reader.to_string() } },
+                    doc! { "$sort": { "upTo": -1 } },
+                    doc! { "$limit": 1 },
+                ]
+            })
+            .collect();
+        let marks = self.look_up_marks(look_ups).await?;
+        Ok(marks
+            .into_iter()
+            .map(|mark| (mark.room, mark.up_to))
+            .collect())
+    }
+
+    /// The marks that any of the pipelines finds, many pipelines to one round trip.
+    async fn look_up_marks(
+        &self,
+        pipelines: Vec<Vec<Document>>,
+    ) -> Result<Vec<MarkDocument>, ReadModelError> {
+        let commands: Vec<Vec<Document>> = pipelines
+            .chunks(LOOK_UPS)
+            .map(|pipelines| {
+                let (first, others) = pipelines.split_at(1);
+                let mut command = first.concat();
+                command.extend(others.iter().map(|pipeline| {
+                    doc! { "$unionWith": { "coll": self.marks.name(), "pipeline": pipeline } }
+                }));
+                command
+            })
+            .collect();
+        let found = commands.into_iter().map(|command| async move {
+            let found = self.marks.aggregate(command).with_type::<MarkDocument>();
+            collected(found.await).await
+        });
+        let found: Vec<Vec<MarkDocument>> = each(found.collect()).await?;
+        Ok(found.concat())
+    }
+
+    /// How many messages after `from` up to `up_to` are by others than `reader`, capped. Reads nothing but
+    /// the index, skipping from one author's to the next.
+    async fn count_by_others(
+        &self,
+        room: RoomId,
+        reader: UserId,
+        from: i64,
+        up_to: i64,
+    ) -> Result<u64, ReadModelError> {
+        self.messages
+            .count_documents(doc! {
+                "room": room.to_string(),
+                "deleted": false,
+                "author": { "$ne": reader.to_string() },
+                "_id": { "$gt": from, "$lte": up_to },
+            })
+            .limit(COUNT_CAP)
+            .hint(hint(MESSAGES_OF_AUTHORS))
+            .await
+            .map_err(failure)
+    }
+
+    pub(super) async fn newly_read(self, position: Position) -> Result<u64, ReadModelError> {
+        let found = self.marks.find_one(doc! { "_id": sequence(position) });
+        match found.await.map_err(failure)? {
+            None => Ok(0),
+            Some(mark) => {
+                self.count_by_others(mark.room, mark.reader, mark.from, mark.up_to)
+                    .await
+            }
+        }
+    }
+
+    pub(super) async fn deleted_by(
+        self,
+        message: MessageId,
+        position: Position,
+    ) -> Result<bool, ReadModelError> {
+        let found = self.messages.find_one(doc! {
+            "_id": sequence(message.position()),
+            "deletedAt": sequence(position),
+        });
+        Ok(found.await.map_err(failure)?.is_some())
+    }
+
+    pub(super) async fn room_deletion(
+        self,
+        room: RoomId,
+    ) -> Result<Option<RoomDeletion>, ReadModelError> {
+        let found = self.rooms.find_one(doc! { "_id": room.to_string() });
+        let found = found.await.map_err(failure)?;
+        Ok(found
+            .and_then(|room| room.deleted_messages)
+            .map(|messages| RoomDeletion {
+                messages: messages.unsigned_abs(),
+            }))
+    }
+
+    pub(super) async fn position_of_key(
+        self,
+        deduplication_id: Uuid,
+    ) -> Result<Option<Position>, ReadModelError> {
+        let id = deduplication_id.simple().to_string();
+        let found = self.keys.find_one(doc! { "_id": id });
+        let found = found.await.map_err(failure)?;
+        Ok(found.map(|key| position(key.position)))
+    }
+}
+
+/// Everything that a query finds.
+async fn collected<T>(
+    cursor: Result<mongodb::Cursor<T>, mongodb::error::Error>,
+) -> Result<Vec<T>, ReadModelError>
+where
+    T: for<'a> Deserialize<'a> + Unpin + Send + Sync,
+{
+    let cursor = cursor.map_err(failure)?;
+    cursor.try_collect().await.map_err(failure)
+}
+
+/// A [`Page`] as bounds and offsets.
+struct Part {
+    /// Whether it is the oldest after `bound` rather than the newest before it.
+    newer: bool,
+    bound: i64,
+    limit: i64,
+    offset: u64,
+}
+
+impl Part {
+    fn of(page: Page) -> Self {
+        let limit = page.items();
+        let (newer, bound, offset) = match page.start {
+            PageStart::Number(number) => {
+                let offset = number.saturating_mul(u64::from(limit));
+                (false, i64::MAX, offset.min(MAX_OFFSET))
+            }
+            PageStart::Before(message) => (false, sequence(message.position()), 0),
+            PageStart::After(message) => (true, sequence(message.position()), 0),
+        };
+        Self {
+            newer,
+            bound,
+            limit: i64::from(limit),
+            offset,
+        }
+    }
+
+    /// A condition that only numbers fulfil, and not a field that is missing.
+    fn range(&self) -> Bson {
+        match self.newer {
+            true => doc! { "$gt": self.bound }.into(),
+            false => doc! { "$lt": self.bound }.into(),
+        }
+    }
+
+    fn direction(&self) -> i32 {
+        if self.newer { 1 } else { -1 }
+    }
+}

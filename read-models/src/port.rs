@@ -1,0 +1,142 @@
+//! The port itself: [`ReadModels`] and its errors.
+
+use async_trait::async_trait;
+use events::{MessageId, Position, RoomId, UserId};
+
+use crate::{
+    Batch, Checkpoint, DeadLetter, MessageRow, Page, RecentRow, RoomDeletion, RoomRow, UserRow,
+};
+
+/// Why an operation on the read models failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadModelError {
+    /// They can't be reached or did not answer in time. Trying again may help.
+    #[error("the read models are unavailable: {0}")]
+    Unavailable(String),
+    /// A write was refused for its content: trying again with the same events will not help.
+    #[error("the read models refuse a write: {0}")]
+    Refused(String),
+    /// They are there but are not fit for use: another incarnation's, a newer schema, damaged.
+    #[error("the read models are unusable: {0}")]
+    Unusable(String),
+}
+
+/// The read models.
+///
+/// Every method may be called from many tasks at once, and dropping a returned future at any moment is
+/// safe. A method that finds nothing prepared yet answers as if the log were empty.
+#[async_trait]
+pub trait ReadModels: Send + Sync + 'static {
+    /// Creates what is missing: tables or collections, and indexes. Safe to repeat, also from many
+    /// processes at once.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn prepare(&self) -> Result<(), ReadModelError>;
+
+    /// How far the projection has come; `None` before the first batch.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError>;
+
+    /// Projects a batch and then moves the checkpoint to its end. Repeating a batch, or applying one that
+    /// lies before the checkpoint, changes nothing.
+    ///
+    /// Events in log order mean: a second event with the idempotency key of an earlier one is void; a
+    /// timeline event of a room that is unknown or deleted is void; a post or read by someone who is not a
+    /// member is void; deleting what is not there does nothing.
+    ///
+    /// An empty batch up to [`Position::ZERO`] claims the read models for a log before it has any event.
+    /// A projector begins with one: without a checkpoint there is no heartbeat to show that it is there.
+    ///
+    /// # Errors
+    /// [`ReadModelError`]; some of the batch may have been written, the checkpoint has not moved.
+    async fn apply(&self, batch: &Batch) -> Result<(), ReadModelError>;
+
+    /// Shows that a projector is at work: moves the checkpoint's heartbeat. Does nothing before the first
+    /// batch.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn heartbeat(&self) -> Result<(), ReadModelError>;
+
+    /// Keeps a dead letter. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError>;
+
+    /// How many dead letters there are.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn dead_letter_count(&self) -> Result<u64, ReadModelError>;
+
+    /// Every user that has not been deleted, in the order of creation in the log.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn users(&self) -> Result<Vec<UserRow>, ReadModelError>;
+
+    /// These users, deleted ones included, in any order; unknown ids are left out.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn users_by_id(&self, ids: &[UserId]) -> Result<Vec<UserRow>, ReadModelError>;
+
+    /// The room, unless unknown or deleted.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn room(&self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError>;
+
+    /// A part of the list of `user`'s rooms that have a message, ordered by their newest message: newest
+    /// first, whatever the page's start.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn recent(&self, user: UserId, page: Page) -> Result<Vec<RecentRow>, ReadModelError>;
+
+    /// A part of a room's messages: oldest first, whatever the page's start.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn conversation(
+        &self,
+        room: RoomId,
+        page: Page,
+    ) -> Result<Vec<MessageRow>, ReadModelError>;
+
+    /// How many messages the `conversation.read` event at `position` made read for its reader, not
+    /// counting those deleted since; at most [`COUNT_CAP`].
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn newly_read(&self, position: Position) -> Result<u64, ReadModelError>;
+
+    /// Whether the `message.deleted` event at `position` is the one that deleted `message`.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn deleted_by(
+        &self,
+        message: MessageId,
+        position: Position,
+    ) -> Result<bool, ReadModelError>;
+
+    /// What the deletion of `room` did; `None` when it has not been deleted.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn room_deletion(&self, room: RoomId) -> Result<Option<RoomDeletion>, ReadModelError>;
+
+    /// The position of the first event with this deduplication id, made from actor and idempotency key.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn position_of_key(
+        &self,
+        deduplication_id: uuid::Uuid,
+    ) -> Result<Option<Position>, ReadModelError>;
+}

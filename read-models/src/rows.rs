@@ -1,0 +1,178 @@
+//! What goes into the read models, batches of events, and what comes out of them, rows.
+
+use event_log::Incarnation;
+use events::{Envelope, MessageId, Position, RoomId, RoomType, Timestamp, UserId, UserType};
+
+/// Unread and newly read messages are counted up to this many: more are reported as this many, so that
+/// counting costs the same at any history.
+pub const COUNT_CAP: u64 = 1_000;
+
+/// The most items that one page holds; a larger limit means this many.
+pub const MAX_PAGE: u32 = 100;
+
+/// How far the projection has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Everything up to and with this position is in the read models.
+    pub position: Position,
+    /// Which log's position it is.
+    pub incarnation: Incarnation,
+    /// Grows while a projector is at work, whether or not there are events: a value that stands still
+    /// means that none is.
+    pub heartbeat: u64,
+}
+
+/// A decoded event with its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the log.
+    pub position: Position,
+    /// What happened.
+    pub envelope: Envelope,
+}
+
+/// Consecutive events to project at once.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The log they come from.
+    pub incarnation: Incarnation,
+    /// The events in log order. Positions that held no usable event are left out.
+    pub entries: Vec<Entry>,
+    /// Everything up to and with this position is covered by the batch: the checkpoint after it.
+    pub up_to: Position,
+}
+
+/// An event that could not be projected, set aside so that the projection can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its subject.
+    pub subject: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// Why it could not be projected.
+    pub reason: String,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRow {
+    /// The user's id.
+    pub id: UserId,
+    /// Given name; empty once deleted.
+    pub first_name: String,
+    /// Family name; empty once deleted.
+    pub last_name: String,
+    /// What kind of user.
+    pub user_type: UserType,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was created or deleted.
+    pub updated_at: Timestamp,
+    /// Whether it has been deleted.
+    pub deleted: bool,
+}
+
+/// A room that has not been deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomRow {
+    /// The room's id.
+    pub id: RoomId,
+    /// What kind of conversation.
+    pub room_type: RoomType,
+    /// The members in ascending order.
+    pub members: Vec<UserId>,
+}
+
+/// That a member has read a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Who read it.
+    pub reader: UserId,
+    /// When.
+    pub read_at: Timestamp,
+}
+
+/// A message that has not been deleted, in a room that has not been deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRow {
+    /// The message's id.
+    pub id: MessageId,
+    /// Its room.
+    pub room: RoomId,
+    /// Who wrote it.
+    pub author: UserId,
+    /// The text.
+    pub text: String,
+    /// When it was posted.
+    pub created_at: Timestamp,
+    /// Who has read it: the author first, then the others in the order in which they read it (by the log
+    /// position of the read, never by a clock).
+    pub read_by: Vec<Receipt>,
+}
+
+/// A room with its newest message, as the list of recent conversations shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentRow {
+    /// The room.
+    pub room: RoomRow,
+    /// Its newest message.
+    pub message: MessageRow,
+    /// How many of its messages the caller has not read: posted by others, after the caller's last read,
+    /// not deleted; at most [`COUNT_CAP`].
+    pub unread: u64,
+}
+
+/// Which part of a list, newest first, is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Where the part begins.
+    pub start: PageStart,
+    /// How many items at most; 1 to 100.
+    pub limit: u32,
+}
+
+impl Page {
+    /// The limit, kept within what a page may hold.
+    pub(crate) fn items(self) -> u32 {
+        self.limit.clamp(1, MAX_PAGE)
+    }
+}
+
+/// Where a part of a list, newest first, begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageStart {
+    /// After this many whole pages from the newest. Deep pages cost more than cursors.
+    Number(u64),
+    /// The newest items older than this message.
+    Before(MessageId),
+    /// The oldest items newer than this message.
+    After(MessageId),
+}
+
+/// What deleting a room did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomDeletion {
+    /// How many messages, not deleted before, went with the room.
+    pub messages: u64,
+}
+
+/// A position as the databases hold it, whose integers are signed. A log's positions are far below 2^63;
+/// a greater one comes from outside, as a cursor or an id, and nothing is there.
+pub(crate) fn sequence(position: Position) -> i64 {
+    i64::try_from(position.get()).unwrap_or(i64::MAX)
+}
+
+/// The position that was written as [`sequence`].
+pub(crate) fn position(sequence: i64) -> Position {
+    Position::new(sequence.unsigned_abs())
+}
+
+/// The members of a room as they are kept: in ascending order, each once.
+pub(crate) fn normalised(members: &[UserId]) -> Vec<UserId> {
+    let mut members = members.to_vec();
+    members.sort_unstable();
+    members.dedup();
+    members
+}

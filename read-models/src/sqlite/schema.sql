@@ -1,0 +1,79 @@
+-- The read models in SQLite, schema version 1. Ids of users and rooms are their 16 bytes; everything that
+-- is a place in the log is its sequence number; times are milliseconds since 1970.
+
+CREATE TABLE checkpoint (
+    only_row    INTEGER PRIMARY KEY CHECK (only_row = 1),
+    position    INTEGER NOT NULL,
+    incarnation TEXT NOT NULL,
+    heartbeat   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    position   INTEGER PRIMARY KEY, -- of its creation
+    id         BLOB NOT NULL UNIQUE,
+    first_name TEXT NOT NULL,
+    last_name  TEXT NOT NULL,
+    type       TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    deleted    INTEGER NOT NULL
+) STRICT;
+CREATE INDEX users_by_deleted ON users (deleted);
+
+-- Within the other tables a room is the position of its initiation: half the size of its id, and rows of
+-- old rooms lie together.
+CREATE TABLE rooms (
+    position         INTEGER PRIMARY KEY, -- of its initiation
+    id               BLOB NOT NULL UNIQUE,
+    type             TEXT NOT NULL,
+    deleted_at       INTEGER, -- the position of its deletion
+    deleted_messages INTEGER  -- how many messages went with it
+) STRICT;
+
+CREATE TABLE room_members (
+    room         INTEGER NOT NULL,
+    user         BLOB NOT NULL,
+    last_message INTEGER, -- the room's newest message, so that one index lists a user's rooms in order
+    PRIMARY KEY (room, user)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX room_members_recent ON room_members (user, last_message, room);
+
+CREATE TABLE messages (
+    id         INTEGER PRIMARY KEY,
+    room       INTEGER NOT NULL,
+    author     BLOB NOT NULL,
+    text       TEXT, -- gone once deleted
+    created_at INTEGER NOT NULL,
+    deleted_at INTEGER -- the position of the first deletion
+) STRICT;
+-- Deleted messages stay out of the way of pages and counts, however many there are.
+CREATE INDEX messages_live ON messages (room, id) WHERE deleted_at IS NULL;
+CREATE INDEX messages_live_by_author ON messages (room, author, id) WHERE deleted_at IS NULL;
+CREATE INDEX messages_deleted ON messages (room, id) WHERE deleted_at IS NOT NULL;
+
+-- That somebody read a room: the messages after from_message, up to and with up_to. The marks of one
+-- reader in one room join end to end.
+CREATE TABLE marks (
+    position     INTEGER PRIMARY KEY,
+    room         INTEGER NOT NULL,
+    reader       BLOB NOT NULL,
+    from_message INTEGER NOT NULL,
+    up_to        INTEGER NOT NULL,
+    at           INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX marks_by_reader ON marks (room, reader, up_to);
+
+-- The first event with each deduplication id that was made from an idempotency key.
+CREATE TABLE keys (
+    deduplication_id BLOB PRIMARY KEY,
+    position         INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dead_letters (
+    position INTEGER PRIMARY KEY,
+    subject  TEXT NOT NULL,
+    payload  BLOB NOT NULL,
+    reason   TEXT NOT NULL
+) STRICT;
+
+PRAGMA user_version = 1;

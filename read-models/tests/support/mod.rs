@@ -1,0 +1,5 @@
+//! What the tests of the read models share.
+
+pub mod compare;
+pub mod history;
+pub mod model;

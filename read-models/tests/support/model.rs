@@ -1,0 +1,282 @@
+//! The read models as a handful of lists in memory: slow, and simple enough to be seen to be right.
+
+use std::collections::{BTreeMap, HashMap};
+
+use events::{Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId};
+use read_models::{
+    COUNT_CAP, Entry, MessageRow, Page, PageStart, Receipt, RecentRow, RoomDeletion, RoomRow,
+    UserRow,
+};
+use uuid::Uuid;
+
+#[derive(Default)]
+pub struct Model {
+    users: Vec<UserRow>,
+    rooms: BTreeMap<RoomId, Room>,
+    messages: BTreeMap<MessageId, Message>,
+    reads: Vec<Read>,
+    keys: HashMap<Uuid, Position>,
+}
+
+struct Room {
+    room_type: RoomType,
+    members: Vec<UserId>,
+    deletion: Option<RoomDeletion>,
+}
+
+struct Message {
+    room: RoomId,
+    author: UserId,
+    text: String,
+    at: Timestamp,
+    deleted_at: Option<Position>,
+}
+
+struct Read {
+    position: Position,
+    room: RoomId,
+    reader: UserId,
+    up_to: Option<MessageId>,
+    at: Timestamp,
+}
+
+impl Read {
+    fn covers(&self, id: MessageId, room: RoomId) -> bool {
+        self.room == room
+            && id.position() < self.position
+            && self.up_to.is_none_or(|up_to| id <= up_to)
+    }
+}
+
+impl Model {
+    /// Folds the next event of the log.
+    pub fn apply(&mut self, entry: &Entry) {
+        let Entry { position, envelope } = entry;
+        if envelope.key.is_some() {
+            let first = self
+                .keys
+                .entry(envelope.deduplication_id())
+                .or_insert(*position);
+            if first != position {
+                return;
+            }
+        }
+        match &envelope.event {
+            Event::UserCreated(event) => {
+                if self.users.iter().all(|user| user.id != event.user_id) {
+                    self.users.push(UserRow {
+                        id: event.user_id,
+                        first_name: event.first_name.clone(),
+                        last_name: event.last_name.clone(),
+                        user_type: event.user_type,
+                        created_at: envelope.at,
+                        updated_at: envelope.at,
+                        deleted: false,
+                    });
+                }
+            }
+            Event::UserDeleted(event) => {
+                for user in &mut self.users {
+                    if user.id == event.user_id && !user.deleted {
+                        user.first_name.clear();
+                        user.last_name.clear();
+                        user.updated_at = envelope.at;
+                        user.deleted = true;
+                    }
+                }
+            }
+            Event::RoomInitiated(event) => {
+                self.rooms.entry(event.room_id).or_insert(Room {
+                    room_type: event.room_type,
+                    members: event.members.clone(),
+                    deletion: None,
+                });
+            }
+            Event::RoomDeleted(event) => {
+                let id = event.room_id;
+                let messages = self.messages_of(id).len() as u64;
+                if self.open_room(id).is_some() {
+                    self.rooms.get_mut(&id).unwrap().deletion = Some(RoomDeletion { messages });
+                    self.messages.retain(|_, message| message.room != id);
+                    self.reads.retain(|read| read.room != id);
+                }
+            }
+            Event::MessagePosted(event) => {
+                if self.is_member(event.room_id, event.author) {
+                    let message = Message {
+                        room: event.room_id,
+                        author: event.author,
+                        text: event.message_text.clone(),
+                        at: envelope.at,
+                        deleted_at: None,
+                    };
+                    self.messages.insert(MessageId::at(*position), message);
+                }
+            }
+            Event::MessageDeleted(event) => {
+                if let Some(message) = self.messages.get_mut(&event.message_id)
+                    && message.room == event.room_id
+                {
+                    message.deleted_at.get_or_insert(*position);
+                }
+            }
+            Event::ConversationRead(event) => {
+                if self.is_member(event.room_id, event.reader) {
+                    self.reads.push(Read {
+                        position: *position,
+                        room: event.room_id,
+                        reader: event.reader,
+                        up_to: event.up_to,
+                        at: envelope.at,
+                    });
+                }
+            }
+        }
+    }
+
+    fn open_room(&self, id: RoomId) -> Option<&Room> {
+        self.rooms.get(&id).filter(|room| room.deletion.is_none())
+    }
+
+    fn is_member(&self, room: RoomId, user: UserId) -> bool {
+        self.open_room(room)
+            .is_some_and(|room| room.members.contains(&user))
+    }
+
+    /// Oldest first.
+    fn messages_of(&self, room: RoomId) -> Vec<MessageId> {
+        self.messages
+            .iter()
+            .filter(|(_, message)| message.room == room && message.deleted_at.is_none())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    fn message(&self, id: MessageId) -> MessageRow {
+        let message = &self.messages[&id];
+        let mut read_by = vec![Receipt {
+            reader: message.author,
+            read_at: message.at,
+        }];
+        // In log order: the first read that covers the message counts for each reader.
+        for read in &self.reads {
+            let known = read_by.iter().any(|receipt| receipt.reader == read.reader);
+            if read.covers(id, message.room) && !known {
+                read_by.push(Receipt {
+                    reader: read.reader,
+                    read_at: read.at,
+                });
+            }
+        }
+        MessageRow {
+            id,
+            room: message.room,
+            author: message.author,
+            text: message.text.clone(),
+            created_at: message.at,
+            read_by,
+        }
+    }
+
+    pub fn users(&self) -> Vec<UserRow> {
+        let live = self.users.iter().filter(|user| !user.deleted);
+        live.cloned().collect()
+    }
+
+    pub fn users_by_id(&self, ids: &[UserId]) -> Vec<UserRow> {
+        let named = self.users.iter().filter(|user| ids.contains(&user.id));
+        named.cloned().collect()
+    }
+
+    pub fn room(&self, id: RoomId) -> Option<RoomRow> {
+        self.open_room(id).map(|room| RoomRow {
+            id,
+            room_type: room.room_type,
+            members: room.members.clone(),
+        })
+    }
+
+    pub fn recent(&self, user: UserId, page: Page) -> Vec<RecentRow> {
+        let mut newest: Vec<(MessageId, RoomId)> = self
+            .rooms
+            .keys()
+            .filter(|room| self.is_member(**room, user))
+            .filter_map(|room| Some((*self.messages_of(*room).last()?, *room)))
+            .collect();
+        newest.sort_unstable();
+        newest.reverse();
+        part(newest, |(message, _)| *message, page)
+            .into_iter()
+            .map(|(message, room)| RecentRow {
+                room: self.room(room).unwrap(),
+                message: self.message(message),
+                unread: self.unread(user, room),
+            })
+            .collect()
+    }
+
+    fn unread(&self, user: UserId, room: RoomId) -> u64 {
+        let unread = self.messages_of(room).into_iter().filter(|id| {
+            let mut reads = self.reads.iter();
+            self.messages[id].author != user
+                && !reads.any(|read| read.reader == user && read.covers(*id, room))
+        });
+        (unread.count() as u64).min(COUNT_CAP)
+    }
+
+    pub fn conversation(&self, room: RoomId, page: Page) -> Vec<MessageRow> {
+        let mut newest_first = self.messages_of(room);
+        newest_first.reverse();
+        let mut page = part(newest_first, |id| *id, page);
+        page.reverse();
+        page.into_iter().map(|id| self.message(id)).collect()
+    }
+
+    pub fn newly_read(&self, position: Position) -> u64 {
+        let Some(index) = self.reads.iter().position(|read| read.position == position) else {
+            return 0;
+        };
+        let read = &self.reads[index];
+        let newly = self.messages_of(read.room).into_iter().filter(|id| {
+            let mut earlier = self.reads[..index].iter();
+            self.messages[id].author != read.reader
+                && read.covers(*id, read.room)
+                && !earlier.any(|one| one.reader == read.reader && one.covers(*id, read.room))
+        });
+        (newly.count() as u64).min(COUNT_CAP)
+    }
+
+    pub fn deleted_by(&self, message: MessageId, position: Position) -> bool {
+        self.messages
+            .get(&message)
+            .is_some_and(|message| message.deleted_at == Some(position))
+    }
+
+    pub fn room_deletion(&self, room: RoomId) -> Option<RoomDeletion> {
+        self.rooms.get(&room)?.deletion
+    }
+
+    pub fn position_of_key(&self, deduplication_id: Uuid) -> Option<Position> {
+        self.keys.get(&deduplication_id).copied()
+    }
+}
+
+/// A part of a list that runs newest first.
+fn part<T>(list: Vec<T>, id: impl Fn(&T) -> MessageId, page: Page) -> Vec<T> {
+    let limit = page.limit as usize;
+    match page.start {
+        PageStart::Number(number) => {
+            let skipped = usize::try_from(number).unwrap().saturating_mul(limit);
+            list.into_iter().skip(skipped).take(limit).collect()
+        }
+        PageStart::Before(message) => {
+            let older = list.into_iter().filter(|item| id(item) < message);
+            older.take(limit).collect()
+        }
+        PageStart::After(message) => {
+            let newer: Vec<T> = list.into_iter().filter(|item| id(item) > message).collect();
+            let skipped = newer.len().saturating_sub(limit);
+            newer.into_iter().skip(skipped).collect()
+        }
+    }
+}

@@ -2,7 +2,11 @@
 //! own promises about processes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use hansard_tests::{Service, Stack, on_every_stack};
+use std::time::Duration;
+
+use hansard_tests::{
+    Auth, Backend, Layout, Options, Service, Stack, eventually, left_out, on_every_stack,
+};
 use reqwest::Method;
 
 async fn a_message_is_posted_read_and_pushed(stack: Stack) {
@@ -86,6 +90,33 @@ async fn a_body_over_hansards_limit_is_refused_by_hansard(stack: Stack) {
         .send_bytes(Method::POST, "/users", "application/json", body)
         .await;
     assert_eq!(answer.expect(413)["success"], false);
+}
+
+/// With the read models gone, commands are accepted; once they are back, everything can be read.
+#[test]
+fn a_killed_mongod_comes_back_with_everything() {
+    let (backend, layout) = (Backend::Distributed, Layout::OneProcess);
+    if let Some(reason) = left_out(backend, layout) {
+        println!("skipped: {reason}");
+        return;
+    }
+    let mut options = Options::new(backend, layout, Auth::Open);
+    options.own_mongod = true;
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut stack = Stack::start_with(options).await;
+        let ada = stack.person("Ada").await;
+        stack.kill(Service::Mongod);
+        let grace = stack.person("Grace").await;
+        stack.restart(Service::Mongod).await;
+        eventually("both can be read", Duration::from_secs(60), || async {
+            let read = |id: String| {
+                let client = ada.client.clone();
+                async move { client.user(&id).await.status == 200 }
+            };
+            (read(ada.id.clone()).await && read(grace.id.clone()).await).then_some(())
+        })
+        .await;
+    });
 }
 
 on_every_stack!(

@@ -102,11 +102,12 @@ fn stop_on_error(
     shutdown: &CancellationToken,
     task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
 ) -> tokio::task::JoinHandle<anyhow::Result<()>> {
-    let shutdown = shutdown.clone();
+    // Dropped by a panic as well.
+    let stop = shutdown.clone().drop_guard();
     tokio::spawn(async move {
         let outcome = task.await;
-        if outcome.is_err() {
-            shutdown.cancel();
+        if outcome.is_ok() {
+            stop.disarm();
         }
         outcome
     })

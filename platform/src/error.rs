@@ -19,7 +19,7 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    errors: Option<Box<BTreeMap<String, String>>>,
+    errors: Option<BTreeMap<String, String>>,
     retry_after_seconds: Option<u32>,
     challenge: Option<&'static str>,
 }
@@ -50,7 +50,7 @@ impl ApiError {
         let errors = errors.into_iter();
         let errors = errors.map(|(name, text)| (name.into(), text.into()));
         Self {
-            errors: Some(Box::new(errors.collect())),
+            errors: Some(errors.collect()),
             ..Self::new(
                 StatusCode::BAD_REQUEST,
                 "validation",
@@ -164,7 +164,7 @@ impl IntoResponse for ApiError {
             success: false,
             detail: self.message.clone(),
             message: self.message,
-            errors: self.errors.map(|errors| *errors),
+            errors: self.errors,
             code: self.code.to_owned(),
             problem_type: "about:blank".to_owned(),
             title: title.to_owned(),

@@ -166,10 +166,10 @@ async fn observe(mut request: Request, next: Next) -> Response {
     let status = response.status();
     let _entered = span.enter();
     let ms = (taken.as_secs_f64() * 100_000.0).round() / 100.0;
-    if status.is_server_error() {
-        tracing::warn!(status = status.as_u16(), ms, "answered");
-    } else if is_for_operators(&route) {
+    if is_for_operators(&route) {
         tracing::debug!(status = status.as_u16(), ms, "answered");
+    } else if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), ms, "answered");
     } else {
         tracing::info!(status = status.as_u16(), ms, "answered");
     }

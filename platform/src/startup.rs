@@ -81,10 +81,7 @@ pub async fn open_log(
                 "{what} may lose acknowledged events in a power loss, and require_sync is set: {reason}"
             )));
         }
-        tracing::warn!(
-            reason,
-            "ACKNOWLEDGED EVENTS MAY BE LOST IN A POWER LOSS: {what} does not sync them to disk first"
-        );
+        tracing::warn!("{what} MAY LOSE ACKNOWLEDGED EVENTS IN A POWER LOSS: {reason}");
     }
     Ok(log)
 }

@@ -111,6 +111,8 @@ impl Models {
             self.position().await == Some(position)
         })
         .await;
+        // The checkpoint is seen a moment before the call that wrote it has returned.
+        drop(self.gate.lock().await);
     }
 
     pub async fn texts(&self) -> Vec<String> {

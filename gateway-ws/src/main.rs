@@ -1,2 +1,38 @@
-//! The service alone.
-fn main() {}
+//! The gateway as a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use directory::Directory;
+use gateway_ws::{Limits, Options};
+use tokio_util::task::TaskTracker;
+
+/// Pushes what happens in rooms to WebSockets.
+#[derive(Parser)]
+#[command(name = "gateway-ws", version)]
+struct Cli {
+    #[command(flatten)]
+    args: platform::config::Args,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    platform::run("gateway-ws", &cli.args, |context| async move {
+        let listener = context.bind().await?;
+        let auth = context.auth()?;
+        let log = context.open_log().await?;
+        let sockets = TaskTracker::new();
+        let routes = gateway_ws::routes(Options {
+            directory: Directory::start(log.clone(), context.shutdown.clone()),
+            log,
+            auth,
+            limits: Limits::default(),
+            allowed_origins: context.config.allowed_origins.clone(),
+            shutdown: context.shutdown.clone(),
+            sockets: sockets.clone(),
+        });
+        context.serve(listener, routes, contract::OPENAPI).await?;
+        gateway_ws::all_closed(&sockets, &Limits::default()).await;
+        Ok(())
+    })
+}

@@ -1,0 +1,175 @@
+//! The one queue of a connection: what the hub has for it and the connection has not yet taken.
+//!
+//! The hub never waits for a connection. A queue that is full closes its connection instead.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::ws::Utf8Bytes;
+use events::{Position, RoomId};
+use tokio::sync::Notify;
+
+/// Something to push, encoded once for all who get it.
+#[derive(Debug)]
+pub struct Push {
+    /// Whose subscribers get it; `None`: everybody.
+    pub room: Option<RoomId>,
+    /// The position of the event it tells of.
+    pub position: Position,
+    /// The frame to send.
+    pub frame: Utf8Bytes,
+    /// Whether the room's subscriptions are over with it.
+    pub ends_room: bool,
+}
+
+/// Why the hub ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The connection does not take what it is sent fast enough.
+    TooSlow {
+        /// The first push that was dropped.
+        first_lost: Position,
+    },
+    /// The connection's user has been deleted.
+    UserDeleted,
+    /// The log is another one than before.
+    LogReplaced,
+}
+
+/// A connection's queue, bounded by count and bytes.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    /// Wakes the connection when there is something to take.
+    filled: Notify,
+    /// Wakes the connection when it is to end.
+    ended: Notify,
+    max_frames: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pushes: VecDeque<Arc<Push>>,
+    bytes: usize,
+    ended: Option<Ended>,
+}
+
+impl Outbox {
+    /// An empty queue for at most this many frames and bytes. A single frame may be larger.
+    pub fn new(max_frames: usize, max_bytes: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            ended: Notify::new(),
+            max_frames,
+            max_bytes,
+        }
+    }
+
+    /// Adds `push`; if it does not fit, the connection is ended.
+    pub fn push(&self, push: &Arc<Push>) {
+        let mut queue = self.lock();
+        if queue.ended.is_some() {
+            return;
+        }
+        let bytes = queue.bytes + push.frame.as_str().len();
+        let full = queue.pushes.len() >= self.max_frames || bytes > self.max_bytes;
+        if full && let Some(first) = queue.pushes.front() {
+            let first_lost = first.position;
+            self.end_locked(queue, Ended::TooSlow { first_lost });
+            return;
+        }
+        queue.bytes = bytes;
+        queue.pushes.push_back(Arc::clone(push));
+        let first = queue.pushes.len() == 1;
+        drop(queue);
+        if first {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Ends the connection and drops what is queued. The first reason counts.
+    pub fn end(&self, ended: Ended) {
+        let queue = self.lock();
+        if queue.ended.is_none() {
+            self.end_locked(queue, ended);
+        }
+    }
+
+    fn end_locked(&self, mut queue: MutexGuard<'_, Queue>, ended: Ended) {
+        queue.ended = Some(ended);
+        queue.pushes = VecDeque::new();
+        queue.bytes = 0;
+        drop(queue);
+        self.ended.notify_one();
+    }
+
+    /// Takes everything that is queued.
+    pub fn take(&self) -> VecDeque<Arc<Push>> {
+        let mut queue = self.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.pushes)
+    }
+
+    /// Waits until something is queued. For one task at a time.
+    pub async fn filled(&self) {
+        while self.lock().pushes.is_empty() {
+            self.filled.notified().await;
+        }
+    }
+
+    /// Waits until the connection is to end. For one task at a time.
+    pub async fn ended(&self) -> Ended {
+        loop {
+            if let Some(ended) = self.lock().ended {
+                return ended;
+            }
+            self.ended.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(position: u64, text: &'static str) -> Arc<Push> {
+        Arc::new(Push {
+            room: None,
+            position: Position::new(position),
+            frame: Utf8Bytes::from_static(text),
+            ends_room: false,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_ends_its_connection_and_names_what_was_lost() {
+        for (outbox, full_at) in [(Outbox::new(2, 1_000), 3), (Outbox::new(100, 8), 3)] {
+            for position in 1..full_at {
+                outbox.push(&push(position, "four"));
+            }
+            assert_eq!(outbox.take().len(), 2);
+            for position in 11..11 + full_at {
+                outbox.push(&push(position, "four"));
+            }
+            let first_lost = Position::new(11);
+            assert_eq!(outbox.ended().await, Ended::TooSlow { first_lost });
+            assert!(outbox.take().is_empty());
+            outbox.end(Ended::UserDeleted);
+            assert_eq!(outbox.ended().await, Ended::TooSlow { first_lost });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_single_frame_may_be_larger_than_the_queue() {
+        let outbox = Outbox::new(10, 3);
+        outbox.push(&push(1, "four"));
+        outbox.filled().await;
+        assert_eq!(outbox.take().len(), 1);
+    }
+}

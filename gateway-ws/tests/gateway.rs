@@ -1,0 +1,884 @@
+//! What clients of the gateway see.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::Post;
+use event_log::{EventLog, Expect, Filter, NewEvent};
+use events::{Envelope, Event, Position, Subject, UserId, UserType};
+use futures::TryStreamExt;
+use gateway_ws::Limits;
+use serde_json::{Value, json};
+use support::*;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+on_both_logs! {
+    members_get_what_happens_in_order
+    what_was_missed_is_replayed
+    a_deleted_room_ends_its_subscriptions
+    nothing_is_missed_or_doubled_under_full_load
+    resuming_on_the_same_connection_doubles_nothing
+}
+
+async fn members_get_what_happens_in_order(test: TestLog) {
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela, carl] = [
+        user(log, "Anna").await,
+        user(log, "Bela").await,
+        user(log, "Carl").await,
+    ];
+    let ours = room(log, &[anna, bela]).await;
+    let theirs = room(log, &[bela, carl]).await;
+    let other = post(log, theirs, carl, "not for Anna").await;
+
+    let mut of_anna = gateway.connect(anna).await;
+    let mut of_bela = gateway.connect(bela).await;
+    for client in [&mut of_anna, &mut of_bela] {
+        let subscribed = client.subscribe(ours, None).await;
+        assert_eq!(subscribed["type"], "subscribed");
+        assert_eq!(subscribed["room"], json!(ours));
+        assert_eq!(subscribed["recovered"], json!(false));
+        assert!(subscribed.get("reason").is_none());
+    }
+
+    let text = "Grüße \u{0} \"\u{1f600}\"";
+    let first = post(log, ours, anna, text).await;
+    // Void, or elsewhere: none of these is pushed.
+    post(log, ours, carl, "I am not a member").await;
+    delete_message(log, ours, other).await;
+    delete_message(log, ours, Position::new(first.get() + 1)).await;
+    delete_message(log, ours, Position::new(u64::MAX)).await;
+    post(log, theirs, carl, "elsewhere").await;
+    let second = post(log, ours, bela, "hello").await;
+    let deletion = delete_message(log, ours, first).await;
+
+    let recorded = log.get(first).await.unwrap().unwrap();
+    let envelope = Envelope::decode(&recorded.payload).unwrap();
+    let Event::MessagePosted(event) = &envelope.event else {
+        panic!("not a post");
+    };
+    let about = gateway.directory.room(ours).await.unwrap().unwrap();
+    let users = gateway.directory.users(&about.members).await.unwrap();
+    let expected = Post::new(first, envelope.at, event, &about, &users);
+    for client in [&mut of_anna, &mut of_bela] {
+        assert_eq!(
+            client.next().await,
+            json!({"type": "new message", "room": ours, "position": first, "message": expected})
+        );
+        let frame = client.next().await;
+        assert_eq!(frame["position"], json!(second));
+        assert_eq!(frame["message"]["postedByUser"]["firstName"], "Bela");
+        assert_eq!(
+            client.next().await,
+            json!({"type": "message deleted", "room": ours, "position": deletion, "messageId": first})
+        );
+        client.settle().await;
+    }
+
+    of_anna
+        .send(json!({"type": "unsubscribe", "room": ours}))
+        .await;
+    of_anna.settle().await;
+    let third = post(log, ours, anna, "only for Bela").await;
+    assert_eq!(of_bela.next().await["position"], json!(third));
+    of_anna.settle().await;
+}
+
+async fn what_was_missed_is_replayed(test: TestLog) {
+    let log = &test.log;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut expected = Vec::new();
+    for number in 0..700 {
+        expected.push(post(log, room, anna, &number.to_string()).await);
+    }
+    let gateway = Gateway::start(log).await;
+    let mut client = gateway.connect(bela).await;
+
+    for missed in [700, 3, 0] {
+        let after = match missed {
+            700 => Position::ZERO,
+            missed => expected[expected.len() - 1 - missed],
+        };
+        let subscribed = client.subscribe(room, Some(after)).await;
+        assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
+        assert_eq!(subscribed["recovered"], json!(true));
+        assert_eq!(subscribed["position"], json!(expected.last().unwrap()));
+        for position in &expected[expected.len() - missed..] {
+            let frame = client.next().await;
+            assert_eq!(frame["type"], "new message");
+            assert_eq!(frame["position"], json!(position));
+            assert_eq!(frame["message"]["postId"], json!(position));
+        }
+        assert_eq!(
+            client.next().await,
+            json!({"type": "replayed", "room": room, "position": expected.last(), "count": missed})
+        );
+    }
+    let live = post(log, room, anna, "live").await;
+    assert_eq!(client.next().await["position"], json!(live));
+
+    let end = log.tail().await.unwrap().last;
+    let beyond = Position::new(end.get() + 1);
+    let subscribed = client.subscribe(room, Some(beyond)).await;
+    assert_eq!(subscribed["recovered"], json!(false));
+    assert_eq!(
+        subscribed["reason"],
+        "the position lies beyond the end of the log"
+    );
+    let live = post(log, room, anna, "live").await;
+    assert_eq!(client.next().await["position"], json!(live));
+}
+
+async fn a_deleted_room_ends_its_subscriptions(test: TestLog) {
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let members = [user(log, "Anna").await, user(log, "Bela").await];
+    let carl = user(log, "Carl").await;
+    let room = room(log, &members).await;
+    let mut client = gateway.connect(members[1]).await;
+    client.subscribe(room, None).await;
+    let before = post(log, room, members[0], "hello").await;
+    assert_eq!(client.next().await["position"], json!(before));
+
+    let position = delete_room(log, room, &members).await;
+    let gone = json!({"type": "room deleted", "room": room, "position": position});
+    assert_eq!(client.next().await, gone);
+    // A post that raced the deletion and lost is void.
+    post(log, room, members[0], "too late").await;
+    client.settle().await;
+
+    // Who was away learns of it; for everybody else there is no such room.
+    assert_eq!(client.subscribe(room, Some(before)).await, gone);
+    client.send(subscribe(room, Some(position))).await;
+    client.error("unknown_room").await;
+    client.send(subscribe(room, None)).await;
+    client.error("unknown_room").await;
+    let mut of_carl = gateway.connect(carl).await;
+    of_carl.send(subscribe(room, Some(before))).await;
+    of_carl.error("unknown_room").await;
+}
+
+#[tokio::test]
+async fn only_members_may_subscribe() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela, carl] = [
+        user(log, "Anna").await,
+        user(log, "Bela").await,
+        user(log, "Carl").await,
+    ];
+    let room = room(log, &[anna, bela]).await;
+    let mut client = gateway.connect(carl).await;
+    for after in [None, Some(Position::ZERO)] {
+        client.send(subscribe(room, after)).await;
+        let frame = client.next().await;
+        assert_eq!(frame["code"], "not_a_member");
+        assert_eq!(frame["room"], json!(room));
+    }
+    let unknown = events::RoomId::from_uuid(Uuid::new_v4());
+    client.send(subscribe(unknown, None)).await;
+    client.error("unknown_room").await;
+    post(log, room, anna, "not for Carl").await;
+    client.settle().await;
+}
+
+/// Writers post and delete at full speed while clients come and go between two gateways. In the end each
+/// client has what the log has.
+async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
+    const WRITERS: usize = 4;
+    const POSTS: usize = 600;
+    const CLIENTS: u64 = 6;
+    let log = &test.log;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let carl = user(log, "Carl").await;
+    let room_id = room(log, &[anna, bela]).await;
+    let other = room(log, &[anna, carl]).await;
+    // Short queues, so that live events overflow while history is replayed, and slow readers are closed.
+    let limits = Limits {
+        queue_frames: 40,
+        ..limits()
+    };
+    let gateways = Arc::new([
+        Gateway::start_with(log, limits.clone(), &[]).await,
+        Gateway::start_with(log, limits, &[]).await,
+    ]);
+
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let log = Arc::clone(log);
+            tokio::spawn(async move {
+                for number in 0..POSTS {
+                    let position = post(&log, room_id, anna, "hello").await;
+                    if number % 7 == 0 {
+                        delete_message(&log, room_id, position).await;
+                    }
+                    if number % 3 == 0 {
+                        post(&log, other, anna, "noise").await;
+                    }
+                }
+            })
+        })
+        .collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|seed| {
+            let gateways = Arc::clone(&gateways);
+            tokio::spawn(come_and_go(gateways, bela, room_id, seed))
+        })
+        .collect();
+    for writer in writers {
+        within("writing", writer).await.unwrap();
+    }
+    post(log, room_id, anna, "the end").await;
+
+    let events = log.read(Filter::Room(room_id), Position::ZERO).await;
+    let recorded: Vec<_> = events.unwrap().try_collect().await.unwrap();
+    let expected: Vec<(String, Position)> = recorded
+        .iter()
+        .filter_map(|recorded| {
+            let envelope = Envelope::decode(&recorded.payload).unwrap();
+            let name = match envelope.event {
+                Event::MessagePosted(_) => "new message",
+                Event::MessageDeleted(_) => "message deleted",
+                _ => return None,
+            };
+            Some((name.to_owned(), recorded.position))
+        })
+        .collect();
+    assert!(expected.len() > WRITERS * POSTS);
+    for client in clients {
+        let (received, connections) = within("reading", client).await.unwrap();
+        assert!(received == expected, "after {connections} connections");
+        assert!(connections > 3);
+    }
+}
+
+/// A client that resumes again and again on one connection, while the pushes of its former subscription
+/// are still under way.
+async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
+    const RESUMPTIONS: usize = 100;
+    let log = &test.log;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let gateway = Gateway::start(log).await;
+    let stop = CancellationToken::new();
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (log, stop) = (Arc::clone(log), stop.clone());
+            tokio::spawn(async move {
+                let mut positions = Vec::new();
+                while !stop.is_cancelled() {
+                    positions.push(post(&log, room, anna, "hello").await);
+                }
+                positions
+            })
+        })
+        .collect();
+
+    let mut client = gateway.connect(bela).await;
+    let mut after = Position::ZERO;
+    let mut runs: Vec<(Position, Vec<Position>)> = Vec::new();
+    for _ in 0..RESUMPTIONS {
+        client.send(subscribe(room, Some(after))).await;
+        while client.next().await["type"] != "subscribed" {}
+        let mut run = Vec::new();
+        let mut live = 0;
+        while live < 5 {
+            let frame = client.next().await;
+            if frame["type"] == "replayed" {
+                live = 1;
+                continue;
+            }
+            run.push(frame["position"].as_str().unwrap().parse().unwrap());
+            live += usize::from(live > 0);
+        }
+        let next = *run.last().unwrap();
+        runs.push((after, run));
+        after = next;
+    }
+    stop.cancel();
+    let mut positions = Vec::new();
+    for writer in writers {
+        positions.extend(within("writing", writer).await.unwrap());
+    }
+    positions.sort_unstable();
+    for (after, run) in runs {
+        let first = positions.partition_point(|position| *position <= after);
+        assert_eq!(run, positions[first..first + run.len()]);
+    }
+}
+
+async fn come_and_go(
+    gateways: Arc<[Gateway; 2]>,
+    user: UserId,
+    room: events::RoomId,
+    seed: u64,
+) -> (Vec<(String, Position)>, usize) {
+    let mut random = seed;
+    let mut next_random = move |limit: u64| {
+        // Knuth's MMIX generator; its high bits are good enough here.
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % limit
+    };
+    let mut received: Vec<(String, Position)> = Vec::new();
+    let mut connections = 0;
+    loop {
+        let gateway = &gateways[usize::try_from(next_random(2)).unwrap()];
+        let mut client = gateway.connect(user).await;
+        connections += 1;
+        let after = received.last().map_or(Position::ZERO, |last| last.1);
+        client.send(subscribe(room, Some(after))).await;
+        let mut left = 1 + next_random(300);
+        while left > 0 {
+            let frame = match client.receive().await {
+                Received::Frame(frame) => frame,
+                Received::Closed(code, reason) => {
+                    assert_eq!(code, 4008);
+                    let resume = reason.strip_prefix("too slow; resume after ").unwrap();
+                    let last = received.last().map_or(Position::ZERO, |last| last.1);
+                    assert!(resume.parse::<Position>().unwrap() >= last);
+                    break;
+                }
+            };
+            match frame["type"].as_str().unwrap() {
+                "subscribed" => assert_eq!(frame["recovered"], json!(true)),
+                "replayed" => {}
+                name => {
+                    left -= 1;
+                    let position = frame["position"].as_str().unwrap().parse().unwrap();
+                    received.push((name.to_owned(), position));
+                }
+            }
+            if frame["message"]["message"]["messageText"] == "the end" {
+                return (received, connections);
+            }
+        }
+        if next_random(2) == 0 {
+            // Half of the clients say goodbye, the others just hang up.
+            let _ = client.socket.close(None).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_is_closed_and_hurts_nobody() {
+    const POSTS: usize = 400;
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let limits = Limits {
+        queue_frames: 32,
+        close_timeout: Duration::from_secs(30),
+        ..limits()
+    };
+    let gateway = Gateway::start_with(log, limits, &[]).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut slow = gateway.connect(anna).await;
+    let mut quick = gateway.connect(bela).await;
+    for client in [&mut slow, &mut quick] {
+        client.subscribe(room, None).await;
+    }
+
+    // More than the buffers of both kernels' ends take. The next is posted when the quick one has it.
+    let text = "x".repeat(60_000);
+    let mut positions = Vec::new();
+    for _ in 0..POSTS {
+        positions.push(post(log, room, anna, &text).await);
+        assert_eq!(quick.next().await["position"], json!(positions.last()));
+    }
+
+    let mut received = 0;
+    let (code, reason) = loop {
+        match slow.receive().await {
+            Received::Frame(frame) => {
+                assert_eq!(frame["position"], json!(positions[received]));
+                received += 1;
+            }
+            Received::Closed(code, reason) => break (code, reason),
+        }
+    };
+    assert_eq!(code, 4008);
+    assert!(received < POSTS);
+    let resume = positions[received - 1];
+    assert_eq!(reason, format!("too slow; resume after {resume}"));
+
+    let mut again = gateway.connect(anna).await;
+    again.subscribe(room, Some(resume)).await;
+    for position in &positions[received..] {
+        assert_eq!(again.next().await["position"], json!(position));
+    }
+    quick.settle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_its_history_slowly_is_not_closed() {
+    const POSTS: usize = 300;
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let limits = Limits {
+        queue_frames: 8,
+        ..limits()
+    };
+    let gateway = Gateway::start_with(log, limits, &[]).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let text = "x".repeat(60_000);
+    let mut positions = Vec::new();
+    for _ in 0..POSTS {
+        positions.push(post(log, room, anna, &text).await);
+    }
+    let mut client = gateway.connect(bela).await;
+    let subscribed = client.subscribe(room, Some(Position::ZERO)).await;
+    assert_eq!(subscribed["recovered"], json!(true));
+    // It does not read on while more is posted than its queue holds.
+    for _ in 0..100 {
+        positions.push(post(log, room, anna, &text).await);
+    }
+    let mut next = positions.iter();
+    let mut left = positions.len();
+    while left > 0 {
+        let frame = client.next().await;
+        if frame["type"] == "new message" {
+            assert_eq!(frame["position"], json!(next.next().unwrap()));
+            left -= 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn malformed_frames_get_an_error_each_and_disturb_nobody() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut client = gateway.connect(anna).await;
+    let mut other = gateway.connect(bela).await;
+    client.subscribe(room, None).await;
+    other.subscribe(room, None).await;
+
+    for (message, code) in [
+        (Message::text("hello"), "not_json"),
+        (Message::text("{\"type\":\"ping\""), "not_json"),
+        (Message::text("[1,2,3]"), "invalid_message"),
+        (Message::text("{}"), "invalid_message"),
+        (Message::text("{\"type\":\"subscribe\"}"), "invalid_message"),
+        (
+            Message::text("{\"type\":\"subscribe\",\"room\":\"../>*.\"}"),
+            "invalid_message",
+        ),
+        (Message::text("{\"type\":\"sing\"}"), "unknown_type"),
+        (Message::binary(vec![0_u8, 159, 255]), "unsupported_frame"),
+        (Message::text("[".repeat(60_000)), "not_json"),
+    ] {
+        client.send_message(message).await;
+        client.error(code).await;
+    }
+    let position = post(log, room, anna, "still here").await;
+    assert_eq!(client.next().await["position"], json!(position));
+
+    let huge = Message::text("x".repeat(70_000));
+    client.send_message(huge).await;
+    client.error("too_large").await;
+    assert_eq!(client.closed().await.0, 1009);
+
+    let position = post(log, room, anna, "and here").await;
+    other.next().await;
+    assert_eq!(other.next().await["position"], json!(position));
+}
+
+#[tokio::test]
+async fn the_token_comes_in_the_header_or_in_the_first_frame() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+
+    let mut by_header = gateway.connect(anna).await;
+    assert_eq!(by_header.subscribe(room, None).await["type"], "subscribed");
+
+    let mut by_frame = gateway.connect_with(&[]).await.unwrap();
+    by_frame.send(subscribe(room, None)).await;
+    by_frame.error("unauthorized").await;
+    by_frame.settle().await;
+    let auth = |user| json!({"type": "auth", "token": gateway.token(user)});
+    by_frame.send(auth(anna)).await;
+    let authenticated = json!({"type": "authenticated", "user": anna});
+    assert_eq!(by_frame.next().await, authenticated);
+    assert_eq!(by_frame.subscribe(room, None).await["type"], "subscribed");
+    // Again, with a fresh token; but not as somebody else.
+    by_frame.send(auth(anna)).await;
+    assert_eq!(by_frame.next().await, authenticated);
+    by_frame.send(auth(bela)).await;
+    by_frame.error("invalid_message").await;
+    by_frame.settle().await;
+}
+
+#[tokio::test]
+async fn bad_tokens_are_refused() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    delete_user(log, bela).await;
+    let good = gateway.token(anna);
+    let stranger = gateway.token(UserId::random());
+    let of_deleted = gateway.token(bela);
+    let forged = format!("{}x", &good[..good.len() - 2]);
+    // {"alg":"none"}
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", good.split('.').nth(1).unwrap());
+    for token in ["", "nonsense", &stranger, &of_deleted, &forged, &unsigned] {
+        let header = format!("Bearer {token}");
+        let mut client = gateway
+            .connect_with(&[("authorization", &header)])
+            .await
+            .unwrap();
+        client.error("unauthorized").await;
+        assert_eq!(client.closed().await.0, 4001);
+
+        let mut client = gateway.connect_with(&[]).await.unwrap();
+        client.send(json!({"type": "auth", "token": token})).await;
+        client.error("unauthorized").await;
+        assert_eq!(client.closed().await.0, 4001);
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_authenticate_in_time_is_closed() {
+    let test = TestLog::sqlite().await.unwrap();
+    let limits = Limits {
+        auth_timeout: Duration::from_millis(100),
+        ..limits()
+    };
+    let gateway = Gateway::start_with(&test.log, limits, &[]).await;
+    let mut client = gateway.connect_with(&[]).await.unwrap();
+    client.error("unauthorized").await;
+    assert_eq!(client.closed().await.0, 4001);
+}
+
+#[tokio::test]
+async fn an_expired_token_closes_the_connection() {
+    let test = TestLog::sqlite().await.unwrap();
+    let gateway = Gateway::start(&test.log).await;
+    let anna = user(&test.log, "Anna").await;
+    let short = Duration::from_secs(2);
+    let token = gateway.auth.issue_for(anna, UserType::Consumer, short);
+    let mut client = gateway.connect_with(&[]).await.unwrap();
+    client.send(json!({"type": "auth", "token": token})).await;
+    assert_eq!(client.next().await["type"], "authenticated");
+    client.error("unauthorized").await;
+    assert_eq!(client.closed().await, (4001, "jwt expired".to_owned()));
+
+    // A fresh one in time prolongs it.
+    let mut client = gateway.connect_with(&[]).await.unwrap();
+    let token = gateway.auth.issue_for(anna, UserType::Consumer, short);
+    for token in [token, gateway.token(anna)] {
+        client.send(json!({"type": "auth", "token": token})).await;
+        assert_eq!(client.next().await["type"], "authenticated");
+    }
+    let nothing = tokio::time::timeout(Duration::from_secs(3), client.receive()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_user_is_disconnected() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut of_anna = [gateway.connect(anna).await, gateway.connect(anna).await];
+    let mut of_bela = gateway.connect(bela).await;
+    of_bela.subscribe(room, None).await;
+    for client in &mut of_anna {
+        client.subscribe(room, None).await;
+    }
+    delete_user(log, anna).await;
+    for client in &mut of_anna {
+        assert_eq!(client.closed().await.0, 4003);
+    }
+    // What is pushed from then on shows it.
+    post(log, room, bela, "is somebody there?").await;
+    let frame = of_bela.next().await;
+    assert_eq!(
+        frame["message"]["chatRoomInfo"].as_array().unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn web_pages_connect_only_from_allowed_origins() {
+    let test = TestLog::sqlite().await.unwrap();
+    let origins = ["https://chat.example"];
+    let gateway = Gateway::start_with(&test.log, limits(), &origins).await;
+    gateway
+        .connect_with(&[("origin", "https://chat.example")])
+        .await
+        .unwrap();
+    gateway.connect_with(&[]).await.unwrap();
+    for origin in ["https://evil.example", "https://chat.example.evil", "null"] {
+        let refused = gateway.connect_with(&[("origin", origin)]).await;
+        assert_eq!(refused.unwrap_err().status(), 403);
+    }
+    let open = Gateway::start(&test.log).await;
+    open.connect_with(&[("origin", "https://any.example")])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_undecodable_event_disturbs_nobody() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut live = gateway.connect(anna).await;
+    live.subscribe(room, None).await;
+    let first = post(log, room, anna, "before").await;
+    let misplaced = Envelope::new(posted(room, anna, "misplaced"), Some(anna), None);
+    for (subject, payload) in [
+        (
+            Subject::RoomTimeline(room),
+            b"\xff\x00 not an event".to_vec(),
+        ),
+        (
+            Subject::RoomTimeline(room),
+            misplaced
+                .encode()
+                .escape_ascii()
+                .to_string()
+                .replace("message.posted", "message.sung")
+                .into_bytes(),
+        ),
+        (Subject::RoomLifecycle(room), misplaced.encode()),
+        (Subject::User(anna), b"{}".to_vec()),
+    ] {
+        let event = NewEvent {
+            subject,
+            deduplication_id: Uuid::new_v4(),
+            payload: payload.into(),
+        };
+        log.append(event, Expect::Any).await.unwrap();
+    }
+    let last = post(log, room, anna, "after").await;
+    let mut away = gateway.connect(bela).await;
+    away.subscribe(room, Some(Position::ZERO)).await;
+    for client in [&mut live, &mut away] {
+        assert_eq!(client.next().await["position"], json!(first));
+        assert_eq!(client.next().await["position"], json!(last));
+    }
+    live.settle().await;
+}
+
+#[tokio::test]
+async fn a_late_repetition_is_not_pushed_again() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut client = gateway.connect(bela).await;
+    client.subscribe(room, None).await;
+    // As after the log's own window: it does not recognise the second one.
+    let mut positions = Vec::new();
+    for _ in 0..2 {
+        let key = "key".parse().unwrap();
+        let envelope = Envelope::new(posted(room, anna, "once"), Some(anna), Some(key));
+        let event = NewEvent {
+            deduplication_id: Uuid::new_v4(),
+            ..NewEvent::from(&envelope)
+        };
+        positions.push(log.append(event, Expect::Any).await.unwrap().position);
+    }
+    let last = post(log, room, anna, "something else").await;
+    for replayed in [false, true] {
+        assert_eq!(client.next().await["position"], json!(positions[0]));
+        assert_eq!(client.next().await["position"], json!(last));
+        if replayed {
+            assert_eq!(client.next().await["count"], json!(2));
+        }
+        client.settle().await;
+        client.subscribe(room, Some(Position::ZERO)).await;
+    }
+}
+
+#[tokio::test]
+async fn subscriptions_and_frames_are_limited() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let limits = Limits {
+        subscriptions: 2,
+        frame_burst: 10,
+        frames_per_second: 1,
+        ..limits()
+    };
+    let gateway = Gateway::start_with(log, limits, &[]).await;
+    let anna = user(log, "Anna").await;
+    let mut rooms = Vec::new();
+    for name in ["Bela", "Carl", "Dora"] {
+        let other = user(log, name).await;
+        rooms.push(room(log, &[anna, other]).await);
+    }
+    let mut client = gateway.connect(anna).await;
+    for room in &rooms[..2] {
+        client.subscribe(*room, None).await;
+    }
+    client.send(subscribe(rooms[2], None)).await;
+    client.error("too_many_subscriptions").await;
+    client
+        .send(json!({"type": "unsubscribe", "room": rooms[0]}))
+        .await;
+    assert_eq!(client.subscribe(rooms[2], None).await["type"], "subscribed");
+    for _ in 0..20 {
+        client.send(json!({"type": "ping"})).await;
+    }
+    let mut refused = 0;
+    for _ in 0..20 {
+        let frame = client.next().await;
+        match frame["type"].as_str().unwrap() {
+            "pong" => {}
+            _ => {
+                assert_eq!(frame["code"], "rate_limited");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 5, "{refused}");
+    // Pushes are not the client's frames.
+    let position = post(log, rooms[1], anna, "hello").await;
+    assert_eq!(client.next().await["position"], json!(position));
+}
+
+#[tokio::test]
+async fn half_open_connections_are_given_up() {
+    let test = TestLog::sqlite().await.unwrap();
+    let limits = Limits {
+        ping_interval: Duration::from_millis(200),
+        close_timeout: Duration::from_millis(200),
+        ..limits()
+    };
+    let gateway = Gateway::start_with(&test.log, limits, &[]).await;
+    let anna = user(&test.log, "Anna").await;
+    // One reads on, and so answers pings; the other doesn't, as if its machine were gone.
+    let mut reading = gateway.connect(anna).await;
+    let silent = gateway.connect(anna).await;
+    let reader = tokio::spawn(async move {
+        let received = tokio::time::timeout(Duration::from_secs(5), reading.receive()).await;
+        assert!(received.is_err(), "{received:?}");
+        reading
+    });
+    within("giving up", async {
+        while gateway.sockets.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let mut reading = reader.await.unwrap();
+    reading.settle().await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let gateway = Gateway::start(log).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let mut watcher = gateway.connect(bela).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = gateway.connect(anna).await;
+        client.subscribe(room, None).await;
+        clients.push(client);
+    }
+    watcher.subscribe(room, None).await;
+    clients.push(gateway.connect_with(&[]).await.unwrap());
+    let position = post(log, room, anna, "last words").await;
+    // Handed out to one, it is queued for all.
+    assert_eq!(watcher.next().await["position"], json!(position));
+
+    gateway.shutdown.cancel();
+    let unauthenticated = clients.pop();
+    for mut client in clients {
+        assert_eq!(client.next().await["position"], json!(position));
+        assert_eq!(client.closed().await.0, 1001);
+    }
+    for mut client in unauthenticated.into_iter().chain([watcher]) {
+        assert_eq!(client.closed().await.0, 1001);
+    }
+    within(
+        "closing",
+        gateway_ws::all_closed(&gateway.sockets, &limits()),
+    )
+    .await;
+    assert_eq!(gateway.sockets.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_outlive_the_log() {
+    let Some(mut test) = TestLog::jetstream().await else {
+        return;
+    };
+    let log = Arc::clone(&test.log);
+    let gateway = Gateway::start(&log).await;
+    let [anna, bela] = [user(&log, "Anna").await, user(&log, "Bela").await];
+    let room = room(&log, &[anna, bela]).await;
+    let mut client = gateway.connect(bela).await;
+    client.subscribe(room, None).await;
+    let position = post(&log, room, anna, "before").await;
+    assert_eq!(client.next().await["position"], json!(position));
+
+    let server = test.server.as_mut().unwrap();
+    server.kill();
+    assert_eq!(client.next().await, json!({"type": "degraded"}));
+    client.settle().await;
+    server.restart();
+    assert_eq!(client.next().await, json!({"type": "restored"}));
+    let position = post_patiently(&log, room, anna).await;
+    assert_eq!(client.next().await["position"], json!(position));
+    client.settle().await;
+}
+
+async fn post_patiently(log: &Arc<dyn EventLog>, room: events::RoomId, author: UserId) -> Position {
+    let envelope = Envelope::new(posted(room, author, "after"), Some(author), None);
+    within("posting", async {
+        loop {
+            if let Ok(appended) = log.append(NewEvent::from(&envelope), Expect::Any).await {
+                return appended.position;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn other_requests_get_an_answer() {
+    let test = TestLog::sqlite().await.unwrap();
+    let gateway = Gateway::start(&test.log).await;
+    let stream = tokio::net::TcpStream::connect(gateway.address).await;
+    let mut stream = stream.unwrap();
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    stream
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    within("reading", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(body["success"], json!(false));
+}

@@ -1,0 +1,366 @@
+//! A gateway on a real port over a real log, and clients for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use directory::Directory;
+use event_log::testing::NatsServer;
+use event_log::{EventLog, Expect, JetStreamLog, LogUrl, NewEvent, SqliteLog};
+use events::{
+    Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position, RoomDeleted, RoomId,
+    RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserId, UserType,
+};
+use futures::{SinkExt, StreamExt};
+use gateway_ws::{Limits, Options};
+use platform::auth::Auth;
+use platform::config::AuthMode;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::Response;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long anything may take. Generous: the machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+    }
+}
+
+/// A log to test with, and what keeps it alive.
+pub struct TestLog {
+    pub log: Arc<dyn EventLog>,
+    pub server: Option<NatsServer>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl TestLog {
+    pub async fn sqlite() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let log = SqliteLog::open(&directory.path().join("log.db"))
+            .await
+            .unwrap();
+        Some(Self {
+            log: Arc::new(log),
+            server: None,
+            _directory: Some(directory),
+        })
+    }
+
+    pub async fn jetstream() -> Option<Self> {
+        let server = NatsServer::start()?;
+        let LogUrl::Nats(address) = server.log_url() else {
+            panic!("not a nats URL");
+        };
+        let log = JetStreamLog::open(&address).await.unwrap();
+        Some(Self {
+            log: Arc::new(log),
+            server: Some(server),
+            _directory: None,
+        })
+    }
+}
+
+/// Runs a test on SQLite and on JetStream.
+macro_rules! on_both_logs {
+    ($($(#[$attribute:meta])* $name:ident)*) => {
+        mod sqlite {
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    if let Some(log) = crate::support::TestLog::sqlite().await {
+                        super::$name(log).await;
+                    }
+                }
+            )*
+        }
+        mod jetstream {
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    if let Some(log) = crate::support::TestLog::jetstream().await {
+                        super::$name(log).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_both_logs;
+
+/// A running gateway.
+pub struct Gateway {
+    pub directory: Directory,
+    pub auth: Auth,
+    pub address: SocketAddr,
+    pub shutdown: CancellationToken,
+    pub sockets: TaskTracker,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+pub fn limits() -> Limits {
+    Limits {
+        shutdown_spread: Duration::from_millis(100),
+        ..Limits::default()
+    }
+}
+
+impl Gateway {
+    pub async fn start(log: &Arc<dyn EventLog>) -> Self {
+        Self::start_with(log, limits(), &[]).await
+    }
+
+    pub async fn start_with(log: &Arc<dyn EventLog>, limits: Limits, origins: &[&str]) -> Self {
+        let shutdown = CancellationToken::new();
+        let sockets = TaskTracker::new();
+        let directory = Directory::start(Arc::clone(log), shutdown.clone());
+        let secret = "a secret that is only used in tests".to_owned();
+        let auth = Auth::new(AuthMode::Token, Duration::from_secs(3600), &[secret]).unwrap();
+        let routes = gateway_ws::routes(Options {
+            log: Arc::clone(log),
+            directory: directory.clone(),
+            auth: auth.clone(),
+            limits,
+            allowed_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+            shutdown: shutdown.clone(),
+            sockets: sockets.clone(),
+        });
+        let (router, _) = routes.split_for_parts();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = shutdown.clone();
+        tokio::spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await
+                .unwrap();
+        });
+        Self {
+            directory,
+            auth,
+            address,
+            shutdown,
+            sockets,
+        }
+    }
+
+    pub fn token(&self, user: UserId) -> String {
+        self.auth.issue(user, UserType::Consumer)
+    }
+
+    /// A client of `user`, with the token in the header.
+    pub async fn connect(&self, user: UserId) -> Client {
+        let token = self.token(user);
+        self.connect_with(&[("authorization", &format!("Bearer {token}"))])
+            .await
+            .unwrap()
+    }
+
+    pub async fn connect_with(
+        &self,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Client, Box<Response<Option<Vec<u8>>>>> {
+        let mut request = format!("ws://{}/ws", self.address)
+            .into_client_request()
+            .unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let connecting = tokio_tungstenite::connect_async(request);
+        match within("connecting", connecting).await {
+            Ok((socket, _)) => Ok(Client { socket }),
+            Err(tungstenite::Error::Http(response)) => Err(response),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What a test writes to the log.
+pub async fn append(log: &Arc<dyn EventLog>, event: Event, actor: Option<UserId>) -> Position {
+    let envelope = Envelope::new(event, actor, None);
+    append_envelope(log, &envelope).await
+}
+
+pub async fn append_envelope(log: &Arc<dyn EventLog>, envelope: &Envelope) -> Position {
+    let appending = log.append(NewEvent::from(envelope), Expect::Any);
+    within("appending", appending).await.unwrap().position
+}
+
+pub async fn user(log: &Arc<dyn EventLog>, name: &str) -> UserId {
+    let user_id = UserId::random();
+    let event = Event::UserCreated(UserCreated {
+        user_id,
+        first_name: name.to_owned(),
+        last_name: "Test".to_owned(),
+        user_type: UserType::Consumer,
+    });
+    append(log, event, None).await;
+    user_id
+}
+
+pub async fn delete_user(log: &Arc<dyn EventLog>, user_id: UserId) -> Position {
+    let event = Event::UserDeleted(UserDeleted {
+        user_id,
+        user_type: UserType::Consumer,
+        created_at: Timestamp::now(),
+    });
+    append(log, event, None).await
+}
+
+fn sorted(members: &[UserId]) -> Vec<UserId> {
+    let mut members = members.to_vec();
+    members.sort_unstable();
+    members
+}
+
+pub async fn room(log: &Arc<dyn EventLog>, members: &[UserId]) -> RoomId {
+    let room_id = RoomId::derive(RoomType::ConsumerToConsumer, members, 0);
+    let event = Event::RoomInitiated(RoomInitiated {
+        room_id,
+        room_type: RoomType::ConsumerToConsumer,
+        members: sorted(members),
+        initiator: members[0],
+        generation: 0,
+    });
+    append(log, event, Some(members[0])).await;
+    room_id
+}
+
+pub async fn delete_room(log: &Arc<dyn EventLog>, room_id: RoomId, members: &[UserId]) -> Position {
+    let event = Event::RoomDeleted(RoomDeleted {
+        room_id,
+        room_type: RoomType::ConsumerToConsumer,
+        members: sorted(members),
+        initiator: members[0],
+        generation: 0,
+        initiated_at: Timestamp::now(),
+    });
+    append(log, event, Some(members[0])).await
+}
+
+pub fn posted(room_id: RoomId, author: UserId, text: &str) -> Event {
+    Event::MessagePosted(MessagePosted {
+        room_id,
+        author,
+        message_text: text.to_owned(),
+    })
+}
+
+pub async fn post(
+    log: &Arc<dyn EventLog>,
+    room_id: RoomId,
+    author: UserId,
+    text: &str,
+) -> Position {
+    append(log, posted(room_id, author, text), Some(author)).await
+}
+
+pub async fn delete_message(
+    log: &Arc<dyn EventLog>,
+    room_id: RoomId,
+    message: Position,
+) -> Position {
+    let event = Event::MessageDeleted(MessageDeleted {
+        room_id,
+        message_id: MessageId::at(message),
+    });
+    append(log, event, None).await
+}
+
+/// A WebSocket client.
+#[derive(Debug)]
+pub struct Client {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+/// What a client received.
+#[derive(Debug, PartialEq)]
+pub enum Received {
+    Frame(Value),
+    Closed(u16, String),
+}
+
+impl Client {
+    pub async fn send(&mut self, frame: Value) {
+        self.send_message(Message::text(frame.to_string())).await;
+    }
+
+    pub async fn send_message(&mut self, message: Message) {
+        within("sending", self.socket.send(message)).await.unwrap();
+    }
+
+    /// The next frame, or the close.
+    pub async fn receive(&mut self) -> Received {
+        loop {
+            match within("receiving", self.socket.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    return Received::Frame(serde_json::from_str(text.as_str()).unwrap());
+                }
+                Some(Ok(Message::Close(Some(close)))) => {
+                    let reason = close.reason.as_str().to_owned();
+                    return Received::Closed(close.code.into(), reason);
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    /// The next frame.
+    pub async fn next(&mut self) -> Value {
+        match self.receive().await {
+            Received::Frame(frame) => frame,
+            Received::Closed(code, reason) => panic!("closed with {code}: {reason}"),
+        }
+    }
+
+    /// The code and reason of the close, which must be next.
+    pub async fn closed(&mut self) -> (u16, String) {
+        match self.receive().await {
+            Received::Closed(code, reason) => (code, reason),
+            Received::Frame(frame) => panic!("unexpected {frame}"),
+        }
+    }
+
+    /// The next frame must be an error with this code.
+    pub async fn error(&mut self, code: &str) {
+        let frame = self.next().await;
+        assert_eq!(frame["type"], "error", "{frame}");
+        assert_eq!(frame["code"], code, "{frame}");
+        assert!(frame["message"].is_string(), "{frame}");
+    }
+
+    /// Subscribes, and returns the answer.
+    pub async fn subscribe(&mut self, room: RoomId, after: Option<Position>) -> Value {
+        self.send(subscribe(room, after)).await;
+        self.next().await
+    }
+
+    /// Waits until everything sent before was dealt with, when nothing else is expected.
+    pub async fn settle(&mut self) {
+        self.send(json!({"type": "ping"})).await;
+        assert_eq!(self.next().await, json!({"type": "pong"}));
+    }
+}
+
+pub fn subscribe(room: RoomId, after: Option<Position>) -> Value {
+    let mut frame = json!({"type": "subscribe", "room": room});
+    if let Some(after) = after {
+        frame["after"] = json!(after);
+    }
+    frame
+}

@@ -48,9 +48,10 @@ pub(crate) async fn delete_room(
     // What is no id names no room.
     if let Ok(room) = room.parse::<RoomId>() {
         let command = Command::DeleteRoom { room };
-        if let Outcome::Done(done) = options.execute(caller, &handling, &command).await? {
+        let outcome = options.execute(caller, &handling, &command).await?;
+        position = outcome.position();
+        if let Outcome::Done(done) = outcome {
             rooms = 1;
-            position = Some(done.position);
             if done.projected {
                 // The deletion stands whatever the count's look-up says.
                 let deletion = options.read_models.room_deletion(room).await;
@@ -97,8 +98,9 @@ pub(crate) async fn delete_message(
     // What is no id names no message.
     if let Ok(message) = message.parse::<MessageId>() {
         let command = Command::DeleteMessage { message };
-        if let Outcome::Done(done) = options.execute(caller, &handling, &command).await? {
-            position = Some(done.position);
+        let outcome = options.execute(caller, &handling, &command).await?;
+        position = outcome.position();
+        if let Outcome::Done(done) = outcome {
             // The message exists and was asked to go: 1, unless the read models say that an earlier event
             // had deleted it.
             let deleted = if done.projected {

@@ -36,8 +36,17 @@ pub(crate) struct Done {
 pub(crate) enum Outcome {
     /// It led to an event.
     Done(Box<Done>),
-    /// What it asks for was already so, as the history of this subject says.
-    Nothing(Option<Subject>),
+    /// What it asks for was already so.
+    Nothing(Unchanged),
+}
+
+/// What made an event superfluous.
+#[derive(Debug, Default)]
+pub(crate) struct Unchanged {
+    /// Whose history says that it was already so; `None` where nothing is known of what is asked for.
+    pub(crate) subject: Option<Subject>,
+    /// The event that made it so: who reads from there on sees what the answer says.
+    pub(crate) position: Option<Position>,
 }
 
 /// What the first steps of carrying out a command came to.
@@ -84,7 +93,7 @@ impl Outcome {
     pub(crate) fn position(&self) -> Option<Position> {
         match self {
             Self::Done(done) => Some(done.position),
-            Self::Nothing(_) => None,
+            Self::Nothing(unchanged) => unchanged.position,
         }
     }
 }
@@ -113,7 +122,13 @@ impl Options {
         };
         let (position, envelope) = match appended {
             Appended::Event(position, envelope) => (position, envelope),
-            Appended::Nothing(subject) => return Ok(Outcome::Nothing(subject)),
+            Appended::Nothing(subject) => {
+                let position = self.last_event(subject).await?;
+                if let Some(position) = position {
+                    self.wait_for_projection(position, handling).await;
+                }
+                return Ok(Outcome::Nothing(Unchanged { subject, position }));
+            }
         };
         self.directory.observe(position, &envelope);
         let projected = self.wait_for_projection(position, handling).await;
@@ -302,6 +317,17 @@ impl Options {
         let envelope = Envelope::decode(&recorded.payload)
             .map_err(|error| Failure::Api(ApiError::internal(&error.into())))?;
         Ok((position, envelope))
+    }
+
+    /// Where the last event of a lifecycle stands, if there is any.
+    async fn last_event(&self, subject: Option<Subject>) -> Result<Option<Position>, LogError> {
+        Ok(match subject {
+            Some(Subject::User(user)) => self.directory.user(user).await?.map(|it| it.position),
+            Some(Subject::RoomLifecycle(room)) => {
+                self.directory.room(room).await?.map(|it| it.position)
+            }
+            Some(Subject::RoomTimeline(_)) | None => None,
+        })
     }
 
     /// Reads the end of a subject that turned out to have changed.

@@ -15,7 +15,7 @@ use platform::error::ApiError;
 
 use crate::Options;
 use crate::caller::Handling;
-use crate::execute::{Failure, Outcome, unexpected};
+use crate::execute::{Failure, Outcome, Unchanged, unexpected};
 use crate::reply::Reply;
 
 /// Initiate the room of the caller and other users, or find it.
@@ -86,8 +86,11 @@ pub(crate) async fn initiate(
                 room: InitiatedRoom::new(true, event.room_id, event.room_type),
             }
         }
-        Ok(Outcome::Nothing(Some(Subject::RoomLifecycle(id)))) => InitiatedAt {
-            position: None,
+        Ok(Outcome::Nothing(Unchanged {
+            subject: Some(Subject::RoomLifecycle(id)),
+            position,
+        })) => InitiatedAt {
+            position,
             room: InitiatedRoom::new(false, id, room_type),
         },
         Ok(Outcome::Nothing(_)) => {

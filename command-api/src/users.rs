@@ -12,7 +12,7 @@ use platform::error::ApiError;
 
 use crate::Options;
 use crate::caller::Handling;
-use crate::execute::{Failure, Outcome, unexpected};
+use crate::execute::{Failure, Outcome, Unchanged, unexpected};
 use crate::reply::Reply;
 
 /// Log in as a user, without a password.
@@ -127,7 +127,7 @@ pub(crate) async fn delete(
     let caller = options.anyone(&headers).await?;
     let outcome = match user.parse() {
         // What is no id names nobody.
-        Err(_) => Outcome::Nothing(None),
+        Err(_) => Outcome::Nothing(Unchanged::default()),
         Ok(user) => {
             let command = Command::DeleteUser { user };
             options.execute(caller, &handling, &command).await?

@@ -55,6 +55,14 @@ impl WsClient {
         self.send_raw(Message::text(frame.to_string())).await;
     }
 
+    /// Sends a JSON frame, unless the connection is closed.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn try_send(&mut self, frame: Value) -> Result<(), Box<Error>> {
+        Ok(self.stream.send(Message::text(frame.to_string())).await?)
+    }
+
     /// Sends any frame.
     ///
     /// # Panics
@@ -137,10 +145,27 @@ impl WsClient {
         within("the WebSocket's end", FRAME, closed).await
     }
 
-    /// The next JSON frame, or the code of the connection's end.
-    async fn next_or_close(&mut self) -> Result<Value, Option<u16>> {
+    /// The next JSON frame, or the code of the connection's end, as [`Self::receive`].
+    ///
+    /// # Errors
+    /// The connection is closed.
+    ///
+    /// # Panics
+    /// None comes in time.
+    pub async fn next_or_close(&mut self) -> Result<Value, Option<u16>> {
+        within("a frame", FRAME, self.receive()).await
+    }
+
+    /// The next JSON frame, whenever it comes.
+    ///
+    /// # Errors
+    /// The connection is closed, with this code if it was closed with one.
+    ///
+    /// # Panics
+    /// The frame is not JSON.
+    pub async fn receive(&mut self) -> Result<Value, Option<u16>> {
         loop {
-            match within("a frame", FRAME, self.stream.next()).await {
+            match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => {
                     return Ok(serde_json::from_str(&text)
                         .unwrap_or_else(|_| panic!("a frame that is no JSON: {text}")));

@@ -1,5 +1,7 @@
 //! Gathers events from the log into a batch and decodes them.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use event_log::{Position, Recorded};
 use events::{DecodeError, Envelope};
@@ -23,6 +25,7 @@ pub(crate) struct Gathered {
     /// The last event's position.
     pub(crate) up_to: Position,
     bytes: usize,
+    since: Option<Instant>,
 }
 
 impl Gathered {
@@ -38,8 +41,14 @@ impl Gathered {
         self.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
     }
 
+    /// How long ago the first event was added.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     pub(crate) fn push(&mut self, recorded: Recorded) {
         debug_assert!(recorded.position > self.up_to);
+        self.since.get_or_insert_with(Instant::now);
         self.up_to = recorded.position;
         self.bytes += recorded.payload.len();
         match decode(&recorded) {

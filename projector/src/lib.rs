@@ -18,7 +18,7 @@ mod status;
 mod tend;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use event_log::{EventLog, Incarnation, LogError, Position, Tail};
 use futures::{FutureExt, StreamExt};
@@ -34,7 +34,7 @@ use crate::gather::Gathered;
 /// How long the all-in-one process goes on projecting, after it was told to stop, what had been accepted.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long gathering a batch may take while nothing else is being written.
+/// How long events may be gathered into a batch while nothing else is being written.
 const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// What a projector works with.
@@ -154,6 +154,13 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
 
     loop {
         if applying.is_none() && !gathered.is_empty() {
+            // What has been read goes out as soon as no more is waiting to be read.
+            while !gathered.is_full() && gathered.age() < GATHER_TIME {
+                let Some(Some(recorded)) = source.next().now_or_never() else {
+                    break;
+                };
+                gathered.push(recorded?);
+            }
             applying = Some(tokio::spawn(apply::apply(
                 options.clone(),
                 start.incarnation.clone(),
@@ -171,11 +178,10 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
         tokio::select! {
             biased;
             () = shutdown.cancelled(), if draining.is_none() => {
-                let until = Draining::start(&options, projected.position).await;
                 if options.drain.is_zero() {
                     break;
                 }
-                draining = Some(until);
+                draining = Some(Draining::start(&options, projected.position).await);
             }
             () = until(draining.as_ref().map(|draining| draining.deadline)) => break,
             tended = &mut tending => {
@@ -189,15 +195,6 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
             item = source.next(), if !gathered.is_full() => {
                 let Some(recorded) = item else { break };
                 gathered.push(recorded?);
-                if applying.is_some() {
-                    continue;
-                }
-                // Nothing is being written, so what has been read goes out as soon as no more is waiting.
-                let since = Instant::now();
-                while !gathered.is_full() && since.elapsed() < GATHER_TIME {
-                    let Some(Some(recorded)) = source.next().now_or_never() else { break };
-                    gathered.push(recorded?);
-                }
             }
         }
     }

@@ -108,7 +108,7 @@ async fn replay_events(
     let filter = parse_filter(query.as_deref().unwrap_or_default())?;
     let log = options.log.get()?;
     if is_deleted(log.as_ref(), claims.user).await? {
-        return Err(ApiError::unauthorized("the token's user does not exist"));
+        return Err(ApiError::invalid_token("the token's user does not exist"));
     }
     let selection = Selection::start(log, filter).await?;
     let headers = [

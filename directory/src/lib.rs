@@ -73,6 +73,8 @@ trait State: Clone + Send + Sync + 'static {
     fn after(position: Position, envelope: &Envelope) -> Option<Self>;
     fn id(&self) -> Self::Id;
     fn position(&self) -> Position;
+    /// The same state with its history's last event at `position`.
+    fn up_to(self, position: Position) -> Self;
     fn subject(id: Self::Id) -> Subject;
     fn history(id: Self::Id) -> Filter;
     fn cache(inner: &Inner) -> &Cache<Self::Id, Known<Self>>;
@@ -91,6 +93,10 @@ impl State for User {
 
     fn position(&self) -> Position {
         self.position
+    }
+
+    fn up_to(self, position: Position) -> Self {
+        Self { position, ..self }
     }
 
     fn subject(id: UserId) -> Subject {
@@ -119,6 +125,10 @@ impl State for Room {
 
     fn position(&self) -> Position {
         self.position
+    }
+
+    fn up_to(self, position: Position) -> Self {
+        Self { position, ..self }
     }
 
     fn subject(id: RoomId) -> Subject {
@@ -286,7 +296,8 @@ impl Directory {
             return Ok(Some(state));
         }
         // The subject's last event is none that this version knows. Every reader skips such events, so
-        // the state is that of the last one which is not skipped.
+        // the state is that of the last one which is not skipped; but who appends must expect the log to
+        // have them.
         let mut history = self.inner.log.read(T::history(id), Position::ZERO).await?;
         let mut state = None;
         while let Some(recorded) = history.try_next().await? {
@@ -294,7 +305,7 @@ impl Directory {
                 state = Some(next);
             }
         }
-        Ok(state)
+        Ok(state.map(|state: T| state.up_to(last.position)))
     }
 
     async fn follow_for_ever(&self) {
@@ -318,11 +329,22 @@ impl Directory {
         let epoch = self.set_following(Some(tail.last));
         while let Some(recorded) = events.try_next().await? {
             *pause = FIRST_PAUSE;
-            if let Some(envelope) = decode(&recorded) {
-                self.fold(epoch, recorded.position, &envelope);
+            match decode(&recorded) {
+                Some(envelope) => self.fold(epoch, recorded.position, &envelope),
+                None => self.skip(&recorded),
             }
         }
         Ok(())
+    }
+
+    /// An event that this version doesn't know changes no state, but moves the end of its history: what is
+    /// cached of that is read anew.
+    fn skip(&self, recorded: &Recorded) {
+        match recorded.subject.parse() {
+            Ok(Subject::User(user)) => self.inner.users.invalidate(&user),
+            Ok(Subject::RoomLifecycle(room)) => self.inner.rooms.invalidate(&room),
+            Ok(Subject::RoomTimeline(_)) | Err(_) => {}
+        }
     }
 }
 

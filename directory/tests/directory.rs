@@ -122,21 +122,36 @@ async fn rooms_live_and_are_deleted() {
 }
 
 #[tokio::test]
-async fn events_that_cannot_be_decoded_are_skipped() {
+async fn events_that_cannot_be_decoded_change_nothing_but_the_historys_end() {
     let files = tempfile::tempdir().unwrap();
     let log = open(&files).await;
     let anna = UserId::random();
-    let (position, _) = append(&log, created(anna)).await;
+    append(&log, created(anna)).await;
     let foreign = Envelope::new(deleted(UserId::random()), None, None);
-    for payload in [b"nonsense".to_vec(), foreign.encode()] {
+    let append_strange = async |payload: Vec<u8>| {
         let event = NewEvent {
             subject: Subject::User(anna),
             deduplication_id: Uuid::new_v4(),
             payload: payload.into(),
         };
-        log.append(event, Expect::Any).await.unwrap();
-    }
-    let directory = Directory::start(log, CancellationToken::new());
+        log.append(event, Expect::Any).await.unwrap().position
+    };
+    append_strange(b"nonsense".to_vec()).await;
+    let last = append_strange(foreign.encode()).await;
+    let directory = Directory::start(Arc::clone(&log), CancellationToken::new());
     let user = directory.user(anna).await.unwrap().unwrap();
-    assert_eq!((user.position, user.deleted), (position, false));
+    assert_eq!((user.position, user.deleted), (last, false));
+
+    // Also for who is cached by then.
+    let last = append_strange(b"nonsense".to_vec()).await;
+    until(async || directory.user(anna).await.unwrap().unwrap().position == last).await;
+    let deletion = Envelope::new(deleted(anna), None, None);
+    let appended = log
+        .append(NewEvent::from(&deletion), Expect::Exact(last))
+        .await;
+    assert!(
+        appended.is_ok(),
+        "what is expected of a history is its last event"
+    );
+    until(async || directory.user(anna).await.unwrap().unwrap().deleted).await;
 }

@@ -21,7 +21,7 @@ pub struct User {
     pub updated_at: Timestamp,
     /// Whether it has been deleted.
     pub deleted: bool,
-    /// The event that left it so.
+    /// The last event of its history: what the log has there if nothing has changed since.
     pub position: Position,
 }
 
@@ -71,7 +71,7 @@ pub struct Room {
     pub initiated_at: Timestamp,
     /// Whether it has been deleted.
     pub deleted: bool,
-    /// The event that left it so.
+    /// The last event of its history: what the log has there if nothing has changed since.
     pub position: Position,
 }
 

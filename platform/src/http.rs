@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -91,8 +92,20 @@ pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::internal_unlogged().into_response()
         }))
+        .layer(middleware::from_fn(refuse_unreadable_path))
         .layer(cors(&config))
         .layer(middleware::from_fn(observe))
+}
+
+/// Refuses a path whose ids are no text, so that handlers need not: the router's own refusal is no JSON.
+async fn refuse_unreadable_path(request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match RawPathParams::from_request_parts(&mut parts, &()).await {
+        Err(RawPathParamsRejection::InvalidUtf8InPathParam(_)) => {
+            ApiError::bad_request("the request's path is not valid UTF-8").into_response()
+        }
+        _ => next.run(Request::from_parts(parts, body)).await,
+    }
 }
 
 async fn unknown_endpoint() -> ApiError {

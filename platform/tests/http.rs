@@ -116,6 +116,16 @@ async fn what_no_route_answers_is_404_with_the_tutorials_text() {
 }
 
 #[tokio::test]
+async fn ids_that_are_no_text_are_refused_in_json() {
+    let service = Service::start().await;
+    let response = service.get("/room/%FF").await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["message"], "the request's path is not valid UTF-8");
+    assert_eq!(service.get("/room/%C3%BF").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_panic_is_a_500_in_json_and_disturbs_nothing_else() {
     let service = Service::start().await;
     let response = service.get("/panic").await;

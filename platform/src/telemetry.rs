@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
@@ -17,6 +17,9 @@ const SECONDS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
     600.0,
 ];
+
+/// Upper bounds of the buckets in which the sizes of projected batches are counted, in events.
+const EVENTS: [f64; 8] = [1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0];
 
 /// How often histograms are folded together, so that they don't grow while nobody reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -48,11 +51,12 @@ pub fn init(config: &Config) {
 pub(crate) fn figures() -> &'static PrometheusHandle {
     static FIGURES: OnceLock<PrometheusHandle> = OnceLock::new();
     FIGURES.get_or_init(|| {
-        // Fails only without buckets; then durations become summaries.
-        let builder = PrometheusBuilder::new();
-        let builder = builder
+        let batches = Matcher::Full("hansard_projection_batch_events".to_owned());
+        // Fails only without buckets; then histograms become summaries.
+        let builder = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
-            .unwrap_or_else(|_| PrometheusBuilder::new());
+            .and_then(|builder| builder.set_buckets_for_metric(batches, &EVENTS))
+            .unwrap_or_default();
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {

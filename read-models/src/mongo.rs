@@ -135,7 +135,7 @@ impl MongoReadModels {
                 database,
             },
             operations: Arc::new(Semaphore::new(OPERATIONS)),
-            interruption: Interruption::default(),
+            interruption: Interruption::none(),
         })
     }
 

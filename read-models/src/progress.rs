@@ -41,16 +41,16 @@ struct Seen {
     checkpoint: Option<Checkpoint>,
     /// When the checkpoint or its heartbeat last moved, or watching began.
     moved: Instant,
-    /// Whether the last look at the read models found none, or found them without a checkpoint.
-    missing: bool,
+    /// Whether the last look did not reach the read models.
+    unreachable: bool,
 }
 
 impl Seen {
     /// Takes over what was read or told; `false` when it is nothing new.
     fn note(&mut self, checkpoint: Option<Checkpoint>) -> bool {
-        let was_missing = std::mem::replace(&mut self.missing, checkpoint.is_none());
+        let was_unreachable = std::mem::replace(&mut self.unreachable, false);
         let Some(new) = checkpoint else {
-            return was_missing != self.missing;
+            return was_unreachable;
         };
         let moved = self.checkpoint.as_ref().is_none_or(|old| {
             old.incarnation != new.incarnation
@@ -58,7 +58,7 @@ impl Seen {
                 || new.heartbeat > old.heartbeat
         });
         if !moved {
-            return was_missing;
+            return was_unreachable;
         }
         self.moved = Instant::now();
         match &mut self.checkpoint {
@@ -79,7 +79,7 @@ impl Progress {
         let (seen, _) = watch::channel(Seen {
             checkpoint: None,
             moved: Instant::now(),
-            missing: false,
+            unreachable: false,
         });
         let shared = Arc::new(Shared {
             seen,
@@ -126,11 +126,17 @@ impl Progress {
         self.shared.seen.borrow().checkpoint.clone()
     }
 
-    /// Whether it is known that nothing is being projected: the heartbeat stood still for 3 seconds, there
-    /// is no checkpoint, or the read models can't be reached.
+    /// Whether the last look at the read models did not reach them: asking them for anything is hardly
+    /// worth waiting for.
+    pub fn read_models_are_down(&self) -> bool {
+        self.shared.seen.borrow().unreachable
+    }
+
+    /// Whether it is known that nothing is being projected: the heartbeat stood still for 3 seconds, no
+    /// checkpoint came up in the first 3, or the read models can't be reached.
     pub fn projector_is_down(&self) -> bool {
         let seen = self.shared.seen.borrow();
-        seen.missing || seen.moved.elapsed() > DOWN_AFTER
+        seen.unreachable || seen.moved.elapsed() > DOWN_AFTER
     }
 }
 
@@ -141,7 +147,9 @@ async fn watch_checkpoint(shared: &Shared, read_models: &dyn ReadModels) {
                 shared.seen.send_if_modified(|seen| seen.note(checkpoint));
             }
             Err(_) => {
-                shared.seen.send_if_modified(|seen| seen.note(None));
+                shared
+                    .seen
+                    .send_if_modified(|seen| !std::mem::replace(&mut seen.unreachable, true));
             }
         }
         if shared.waiting.load(Ordering::SeqCst) > 0 {

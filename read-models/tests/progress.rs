@@ -39,7 +39,7 @@ async fn waiting_ends_when_another_process_has_projected() {
     let directory = tempfile::tempdir().unwrap();
     let projector = open(directory.path()).await;
     let progress = Progress::start(open(directory.path()).await, CancellationToken::new());
-    // Not known to be down before the first look; then there is no checkpoint.
+    // A projector that starts at the same time may be about to write its first checkpoint.
     assert!(!progress.projector_is_down());
     until(|| progress.projector_is_down()).await;
     assert_eq!(progress.checkpoint(), None);

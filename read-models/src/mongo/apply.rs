@@ -52,7 +52,7 @@ pub enum Phase {
 
 /// What a test lets happen between two phases.
 #[cfg(feature = "testing")]
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Interruption(Option<std::sync::Arc<Interrupting>>);
 
 #[cfg(feature = "testing")]
@@ -61,10 +61,17 @@ type Interrupting =
 
 /// Outside tests nothing happens between two phases.
 #[cfg(not(feature = "testing"))]
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Interruption;
 
 impl Interruption {
+    pub(super) fn none() -> Self {
+        #[cfg(feature = "testing")]
+        return Self(None);
+        #[cfg(not(feature = "testing"))]
+        return Self;
+    }
+
     #[cfg(feature = "testing")]
     pub(super) fn new(
         interruption: impl Fn(Phase) -> futures::future::BoxFuture<'static, Result<(), ReadModelError>>

@@ -75,10 +75,9 @@ pub(super) struct Touched {
 struct Room {
     initiated: i64,
     members: Vec<UserId>,
-    /// The position of its deletion.
+    /// The position of its deletion. When that is in the database already, an earlier attempt has come as
+    /// far, and nothing of the room may be written again, not even what happened before it.
     deleted: Option<i64>,
-    /// Whether that deletion is already in the database: then nothing of the room may be written again.
-    removed: bool,
 }
 
 /// Folds `entries`, which are in log order.
@@ -94,7 +93,6 @@ pub(super) fn plan(entries: &[Entry], known: Known) -> Plan {
             initiated: room.position,
             members: room.members,
             deleted: room.deleted_at,
-            removed: room.deleted_at.is_some(),
         };
         fold.rooms.insert(id, room);
     }
@@ -148,7 +146,6 @@ impl Fold {
                     initiated: position,
                     members: members.clone(),
                     deleted: None,
-                    removed: false,
                 };
                 self.rooms.insert(event.room_id, room);
                 self.plan.rooms.push(RoomDocument {
@@ -225,8 +222,7 @@ impl Fold {
     /// Whether a timeline event at `position`, of this member if it must be one, counts.
     fn is_open_to(&self, room: RoomId, member: Option<UserId>, position: Position) -> bool {
         self.rooms.get(&room).is_some_and(|room| {
-            !room.removed
-                && room.initiated < sequence(position)
+            room.initiated < sequence(position)
                 && room.deleted.is_none()
                 && member.is_none_or(|user| room.members.binary_search(&user).is_ok())
         })

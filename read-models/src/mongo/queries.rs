@@ -27,7 +27,7 @@ const LOOK_UPS: usize = 50;
 const MAX_OFFSET: u64 = 1 << 53;
 
 /// A room with messages of it whose readers are wanted.
-struct Unread<'a> {
+struct RoomPart<'a> {
     room: RoomId,
     members: &'a [UserId],
     messages: &'a mut [MessageRow],
@@ -45,8 +45,7 @@ impl Store {
     }
 
     pub(super) async fn dead_letter_count(self) -> Result<u64, ReadModelError> {
-        // From the collection's metadata, which after a crash of the server may be off by a few until it
-        // is next counted.
+        // Exact rather than estimated: there are few, and none is the answer that must be right.
         let count = self.dead_letters.count_documents(doc! {});
         count.await.map_err(failure)
     }
@@ -116,7 +115,7 @@ impl Store {
         let counts = each(counts.collect());
         let readers = self.fill_receipts(
             rows.iter_mut()
-                .map(|(room, messages)| Unread {
+                .map(|(room, messages)| RoomPart {
                     room: room.id,
                     members: &room.members,
                     messages,
@@ -180,7 +179,7 @@ impl Store {
         if !part.newer {
             messages.reverse();
         }
-        self.fill_receipts(vec![Unread {
+        self.fill_receipts(vec![RoomPart {
             room: room.id,
             members: &room.members,
             messages: &mut messages,
@@ -208,7 +207,7 @@ impl Store {
 
     /// Who has read the messages: reads the marks among each room's and one more for each member, not all
     /// that came after.
-    async fn fill_receipts(&self, rooms: Vec<Unread<'_>>) -> Result<(), ReadModelError> {
+    async fn fill_receipts(&self, rooms: Vec<RoomPart<'_>>) -> Result<(), ReadModelError> {
         let mut look_ups = Vec::new();
         for room in &rooms {
             let Some((oldest, newest)) = receipts::range(room.messages) else {

@@ -48,7 +48,9 @@ CREATE TABLE messages (
 ) STRICT;
 -- Deleted messages stay out of the way of pages and counts, however many there are.
 CREATE INDEX messages_live ON messages (room, id) WHERE deleted_at IS NULL;
-CREATE INDEX messages_live_by_author ON messages (room, author, id) WHERE deleted_at IS NULL;
+-- With deleted_at in it, although it is always null here, counting reads the index alone.
+CREATE INDEX messages_live_by_author ON messages (room, author, id, deleted_at)
+    WHERE deleted_at IS NULL;
 CREATE INDEX messages_deleted ON messages (room, id) WHERE deleted_at IS NOT NULL;
 
 -- That somebody read a room: the messages after from_message, up to and with up_to. The marks of one

@@ -2,10 +2,13 @@
 //! serving until told to stop.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use axum::body::{Body, HttpBody};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -14,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
+use futures::stream::{self, StreamExt};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +40,10 @@ pub const POSITION: HeaderName = HeaderName::from_static("hansard-position");
 
 /// How long requests that are under way when a service stops may take to finish.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How much of a body that was not wanted is still read, in bytes, and for how long.
+const MAX_UNWANTED_BYTES: usize = 16 * 1024 * 1024;
+const UNWANTED_TIME: Duration = Duration::from_secs(5);
 
 /// The longest request id that is taken from a client, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -94,6 +102,7 @@ pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
         }))
         .layer(middleware::from_fn(refuse_unreadable_path))
         .layer(cors(&config))
+        .layer(middleware::from_fn(take_in))
         .layer(middleware::from_fn(observe))
 }
 
@@ -193,6 +202,53 @@ async fn observe(mut request: Request, next: Next) -> Response {
         "method" => method, "route" => route, "status" => status.as_u16().to_string()
     )
     .increment(1);
+    response
+}
+
+/// Reads what the handler left of the request's body before the answer goes out, within limits. A
+/// connection that ends on unread bytes is reset: the answer that says why may never arrive, and the next
+/// request on it, which behind a proxy is somebody else's, fails.
+async fn take_in(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    // A client that waits for `100 Continue` has not sent its body.
+    if body.is_end_stream() || parts.headers.contains_key(header::EXPECT) {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    let source = Arc::new(Mutex::new(body.into_data_stream()));
+    let ended = Arc::new(AtomicBool::new(false));
+    let chunks = {
+        let (source, ended) = (Arc::clone(&source), Arc::clone(&ended));
+        let poll = move |context: &mut std::task::Context<'_>| {
+            if ended.load(Ordering::Relaxed) {
+                return Poll::Ready(None);
+            }
+            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            let chunk = source.poll_next_unpin(context);
+            if let Poll::Ready(None | Some(Err(_))) = chunk {
+                ended.store(true, Ordering::Relaxed);
+            }
+            chunk
+        };
+        move || stream::poll_fn(poll.clone())
+    };
+    let body = Body::from_stream(chunks());
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    let rest = async {
+        let mut bytes = 0;
+        let mut rest = chunks();
+        while let Some(Ok(chunk)) = rest.next().await {
+            bytes += chunk.len();
+            if bytes > MAX_UNWANTED_BYTES {
+                break;
+            }
+        }
+    };
+    // The answer goes out in any case.
+    let _ = tokio::time::timeout(UNWANTED_TIME, rest).await;
+    if !ended.load(Ordering::Relaxed) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response
 }
 

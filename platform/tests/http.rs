@@ -148,6 +148,24 @@ async fn bodies_are_limited() {
     assert_eq!(send("x".repeat(200)).await, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_wanted_leaves_the_connection_in_order() {
+    let service = Service::start_with(Config::default()).await;
+    for _ in 0..20 {
+        for (path, status) in [("/echo", 413), ("/room/1", 404), ("/nowhere", 404)] {
+            let request = service.request(Method::POST, path);
+            let request = request.header("content-type", "application/json");
+            let response = request.body(vec![b' '; 3 << 20]).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), status, "{path}");
+            let body: Value = response.json().await.unwrap();
+            assert_eq!(body["success"], false);
+            let next = service.request(Method::POST, "/echo");
+            let next = next.json(&json!({"a": "b"})).send().await.unwrap();
+            assert_eq!(next.status(), StatusCode::OK, "after {path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn requests_keep_a_sane_id_and_get_one_otherwise() {
     let service = Service::start().await;

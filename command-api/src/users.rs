@@ -26,6 +26,7 @@ use crate::reply::Reply;
     params(("userId" = String, Path, description = "the user's id")),
     responses(
         (status = 200, description = "a token", body = LoginAnswer),
+        (status = 400, description = "the id is no text", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such user", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "the log is unavailable", body = Problem, content_type = "application/problem+json"),
     )

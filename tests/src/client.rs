@@ -3,7 +3,13 @@
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::shape::Shapes;
+
+/// The header in which commands say where their event stands, and queries where they must read from.
+const POSITION: &str = "hansard-position";
 
 /// What Hansard answered.
 #[derive(Debug, Clone)]
@@ -46,6 +52,41 @@ impl Answer {
         self.json
     }
 
+    /// The body of a refusal with this status and message, after a look at its form: the tutorial's
+    /// members, those of RFC 9457, the code, and no others but `errors`.
+    ///
+    /// # Panics
+    /// It is none.
+    pub fn refused(self, status: u16, message: &str) -> Value {
+        let content_type = self.header("content-type").to_owned();
+        let (title, text) = (self.status.canonical_reason(), self.text.clone());
+        let body = self.expect(status);
+        let mut pattern = json!({
+            "success": false,
+            "message": message,
+            "code": "<text>",
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "detail": message,
+        });
+        if let Some(errors) = body.get("errors") {
+            pattern["errors"] = errors.clone();
+        }
+        assert_eq!(content_type, "application/problem+json", "{text}");
+        Shapes::new().check(&body, &pattern);
+        body
+    }
+
+    /// What a refusal for wrong fields says about each of them.
+    ///
+    /// # Panics
+    /// It is none.
+    #[must_use = "compare it, or say `let _ =`"]
+    pub fn wrong_fields(self) -> Value {
+        self.refused(400, "Kindly fix the error(s)")["errors"].clone()
+    }
+
     /// A header's text; empty when it is absent.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
@@ -61,7 +102,11 @@ pub struct TestClient {
     http: reqwest::Client,
     base_url: String,
     headers: HeaderMap,
+    newest: Option<NewestPosition>,
 }
+
+/// The newest position that a group of clients was answered, as its text.
+pub(crate) type NewestPosition = Arc<Mutex<String>>;
 
 impl TestClient {
     /// A client without a token of the Hansard at `base_url` (`http://HOST:PORT`).
@@ -75,7 +120,15 @@ impl TestClient {
                 .unwrap(),
             base_url: base_url.to_owned(),
             headers: HeaderMap::new(),
+            newest: None,
         }
+    }
+
+    /// The same client, which from now on sends back the newest position that it or another client with
+    /// the same `newest` was answered.
+    pub(crate) fn with_newest_position(mut self, newest: &NewestPosition) -> Self {
+        self.newest = Some(Arc::clone(newest));
+        self
     }
 
     /// The same client with this bearer token.
@@ -248,12 +301,40 @@ impl TestClient {
         }
     }
 
+    /// Sends what [`Self::request`] began.
+    ///
+    /// # Panics
+    /// There is no answer.
+    pub async fn send_request(&self, request: reqwest::RequestBuilder) -> Answer {
+        self.answer(request)
+            .await
+            .unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    }
+
     async fn answer(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
-        let request = request.build()?;
+        let mut request = request.build()?;
+        if let Some(newest) = &self.newest
+            && request.method() == Method::GET
+            && !request.headers().contains_key(POSITION)
+        {
+            let newest = newest.lock().unwrap();
+            if let Ok(value) = HeaderValue::try_from(newest.as_str())
+                && !value.is_empty()
+            {
+                request.headers_mut().insert(POSITION, value);
+            }
+        }
         let asked = format!("{} {}", request.method(), request.url().path());
         let response = self.http.execute(request).await?;
         let status = response.status();
         let headers = response.headers().clone();
+        if let (Some(newest), Some(position)) = (&self.newest, headers.get(POSITION)) {
+            let mut newest = newest.lock().unwrap();
+            let position = position.to_str().unwrap();
+            if position > newest.as_str() {
+                *newest = position.to_owned();
+            }
+        }
         let text = response.text().await?;
         Ok(Answer {
             status,

@@ -20,15 +20,23 @@
 //! says what to do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod burst;
 mod client;
 mod edge;
+mod record;
+mod shape;
 mod socket;
 mod stack;
 mod wait;
 
+pub use burst::{Listener, Said, Writer, assert_kept, read_all};
 pub use client::{Answer, TestClient};
+pub use record::Auditor;
+pub use shape::Shapes;
 pub use socket::WsClient;
-pub use stack::{Auth, Backend, Layout, Options, Person, Service, Stack};
+pub use stack::{
+    Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, service_command,
+};
 pub use wait::{eventually, within};
 
 use std::future::Future;
@@ -44,7 +52,32 @@ pub fn run<F>(backend: Backend, layout: Layout, auth: Auth, scenario: impl FnOnc
 where
     F: Future<Output = ()>,
 {
-    if let Some(reason) = left_out(backend, layout) {
+    run_with(Options::new(backend, layout, auth), scenario);
+}
+
+/// As [`run`], with these options.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_with<F>(options: Options, scenario: impl FnOnce(Stack) -> F)
+where
+    F: Future<Output = ()>,
+{
+    run_prepared(options, async |mut stack: Stack| {
+        stack.start_all().await;
+        scenario(stack).await;
+    });
+}
+
+/// As [`run_with`], on a stack of which nothing has been started.
+///
+/// # Panics
+/// The scenario fails.
+pub fn run_prepared<F>(options: Options, scenario: impl FnOnce(Stack) -> F)
+where
+    F: Future<Output = ()>,
+{
+    if let Some(reason) = left_out(options.backend, options.layout) {
         println!("skipped: {reason}");
         return;
     }
@@ -53,7 +86,8 @@ where
         .enable_all()
         .build()
         .unwrap()
-        .block_on(async { scenario(Stack::start(backend, layout, auth).await).await });
+        // Prepared inside, since clients need the runtime.
+        .block_on(async { scenario(Stack::prepare(options)).await });
 }
 
 /// Why this combination is not tested now; `None` when it is.

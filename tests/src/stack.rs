@@ -3,9 +3,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use event_log::EventLog;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -13,7 +15,7 @@ use uuid::Uuid;
 use xtask::port::Port;
 use xtask::process::{Supervised, read_lossily, without_own_settings};
 
-use crate::client::TestClient;
+use crate::client::{NewestPosition, TestClient};
 use crate::edge;
 use crate::socket::WsClient;
 use crate::wait::eventually;
@@ -73,6 +75,23 @@ pub enum Service {
     Mongod,
 }
 
+impl Service {
+    /// The program that is this service alone.
+    ///
+    /// # Panics
+    /// It is none of Hansard's own.
+    #[must_use]
+    pub fn binary(self) -> &'static str {
+        match self {
+            Self::CommandApi => "command-api",
+            Self::Projector => "projector",
+            Self::QueryApi => "query-api",
+            Self::GatewayWs => "gateway-ws",
+            Self::Edge | Self::Nats | Self::Mongod => panic!("{self:?} is none of Hansard's own"),
+        }
+    }
+}
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -120,6 +139,10 @@ pub struct Person {
 pub struct Stack {
     options: Options,
     base_url: String,
+    log_url: String,
+    /// What each of Hansard's processes is told.
+    flags: Vec<OsString>,
+    newest: Option<NewestPosition>,
     http: reqwest::Client,
     // Before the directory, which is deleted once the processes are gone.
     processes: Vec<Process>,
@@ -159,21 +182,33 @@ impl Stack {
     /// It is not ready in time, or a process ends.
     pub async fn start_with(options: Options) -> Self {
         let mut stack = Self::prepare(options);
-        for index in 0..stack.processes.len() {
-            stack.spawn_process(index).await;
-            // Hansard waits for its servers by itself, but that is for suites of its own to show.
-            if stack.processes[index].services == [Service::Nats] {
-                stack.process_ready(index).await;
-            }
-        }
-        for index in 0..stack.processes.len() {
-            stack.process_ready(index).await;
-        }
+        stack.start_all().await;
         stack
     }
 
-    /// Everything in place, nothing started.
-    fn prepare(options: Options) -> Self {
+    /// Starts what was [prepared](Self::prepare) and waits until all of it is ready.
+    ///
+    /// # Panics
+    /// It is not ready in time, or a process ends.
+    pub async fn start_all(&mut self) {
+        for index in 0..self.processes.len() {
+            self.spawn_process(index).await;
+            // Hansard waits for its servers by itself, but that is for suites of its own to show.
+            if self.processes[index].services == [Service::Nats] {
+                self.process_ready(index).await;
+            }
+        }
+        for index in 0..self.processes.len() {
+            self.process_ready(index).await;
+        }
+    }
+
+    /// Everything in place, nothing started: [`Self::spawn`] starts it piece by piece.
+    ///
+    /// # Panics
+    /// Something that is needed is not there.
+    #[must_use]
+    pub fn prepare(options: Options) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("hansard-stack-")
             .tempdir()
@@ -181,6 +216,9 @@ impl Stack {
         let mut stack = Self {
             options,
             base_url: String::new(),
+            log_url: "sqlite:log.db".to_owned(),
+            flags: Vec::new(),
+            newest: None,
             http: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(Duration::from_secs(10))
@@ -199,16 +237,18 @@ impl Stack {
             },
         ];
         if stack.options.auth == Auth::Token {
-            let secret = stack.directory.path().join("jwt-secret");
+            let secret = stack.secret_file();
             std::fs::write(&secret, SECRET).unwrap();
             flags.extend(["--jwt-secret-file".into(), secret.into()]);
         }
         if stack.options.backend == Backend::Distributed {
-            flags.extend(["--log".into(), stack.add_nats().into()]);
+            stack.log_url = stack.add_nats();
+            flags.extend(["--log".into(), stack.log_url.clone().into()]);
             flags.extend(["--read-models".into(), stack.read_models_url().into()]);
             flags.push("--require-sync".into());
         }
         flags.extend(stack.options.flags.iter().map(OsString::from));
+        stack.flags.clone_from(&flags);
         stack.base_url = match stack.options.layout {
             Layout::OneProcess => {
                 let all = vec![
@@ -332,6 +372,15 @@ impl Stack {
         }
     }
 
+    /// The same stack, whose clients from now on send back the newest position that any of them was
+    /// answered. So they read what they wrote on the slowest of machines, where plain ones may not: for
+    /// plain ones a command waits a quarter of a second at most.
+    #[must_use]
+    pub fn with_positions(mut self) -> Self {
+        self.newest = Some(NewestPosition::default());
+        self
+    }
+
     /// What was started.
     #[must_use]
     pub fn options(&self) -> &Options {
@@ -356,10 +405,54 @@ impl Stack {
         self.directory.path().join("data")
     }
 
+    /// The directory that the log is in.
+    #[must_use]
+    pub fn log_directory(&self) -> PathBuf {
+        match self.options.backend {
+            Backend::Embedded => self.data_directory(),
+            Backend::Distributed => self.directory.path().join("nats"),
+        }
+    }
+
+    /// The file with the secrets that tokens are signed with; with [`Auth::Token`] only.
+    #[must_use]
+    pub fn secret_file(&self) -> PathBuf {
+        self.directory.path().join("jwt-secret")
+    }
+
+    /// The log that this Hansard uses, opened by the test itself as by one more process.
+    ///
+    /// # Panics
+    /// It can't be opened.
+    pub async fn open_log(&self) -> Arc<dyn EventLog> {
+        let url = self
+            .log_url
+            .parse()
+            .expect("the URL is one that Hansard takes");
+        event_log::open(&url, &self.data_directory())
+            .await
+            .unwrap_or_else(|error| panic!("can't open {}: {error}", self.log_url))
+    }
+
+    /// Runs `hansard` with these arguments and this stack's settings to its end.
+    ///
+    /// # Panics
+    /// It can't be started.
+    #[must_use]
+    pub fn hansard(&self, arguments: &[&str]) -> Output {
+        let mut command = hansard_command();
+        command.args(arguments).args(&self.flags);
+        command.output().unwrap()
+    }
+
     /// A client without a token.
     #[must_use]
     pub fn client(&self) -> TestClient {
-        TestClient::new(&self.base_url)
+        let client = TestClient::new(&self.base_url);
+        match &self.newest {
+            Some(newest) => client.with_newest_position(newest),
+            None => client,
+        }
     }
 
     /// A client that talks to one service, not through the edge.
@@ -370,6 +463,31 @@ impl Stack {
     pub fn direct(&self, service: Service) -> TestClient {
         let address = self.processes[self.index(service)].port.address();
         TestClient::new(&format!("http://{address}"))
+    }
+
+    /// Starts one more process of a service, on the same log and read models, and gives a client that
+    /// talks to it. It runs until the stack is dropped.
+    ///
+    /// # Panics
+    /// It is not ready in time.
+    pub async fn replica(&mut self, service: Service) -> TestClient {
+        let name = service.binary();
+        let flags = self.flags.clone();
+        let address = self.add_service(name, Vec::new(), &flags);
+        let index = self.processes.len() - 1;
+        self.spawn_process(index).await;
+        self.process_ready(index).await;
+        TestClient::new(&format!("http://{address}"))
+    }
+
+    /// The parts that this Hansard has, servers first, in the order in which [`Self::start`] starts them.
+    /// A process that is several parts is named once, by its first.
+    #[must_use]
+    pub fn services(&self) -> Vec<Service> {
+        let processes = self.processes.iter();
+        processes
+            .filter_map(|it| it.services.first().copied())
+            .collect()
     }
 
     /// A token that says this: the caller is `user`, of type `consumer` or `support`.
@@ -448,7 +566,12 @@ impl Stack {
 
     /// A WebSocket with this person's token.
     pub async fn socket(&self, person: &Person) -> WsClient {
-        WsClient::connect(&self.ws_url(), Some(&person.token)).await
+        self.socket_with(&person.token).await
+    }
+
+    /// A WebSocket with this token, good or bad, in its header.
+    pub async fn socket_with(&self, token: &str) -> WsClient {
+        WsClient::connect(&self.ws_url(), Some(token)).await
     }
 
     /// Kills the process that is this service with signal 9.
@@ -614,6 +737,27 @@ fn last_lines(path: &Path) -> String {
     let text = read_lossily(path);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}
+
+/// `hansard` without any settings, not started yet.
+///
+/// # Panics
+/// Nothing says where the binaries are.
+#[must_use]
+pub fn hansard_command() -> Command {
+    service_command("hansard")
+}
+
+/// One of Hansard's programs without any settings, not started yet.
+///
+/// # Panics
+/// Nothing says where the binaries are.
+#[must_use]
+pub fn service_command(name: &str) -> Command {
+    let program = PathBuf::from(from_xtask("HANSARD_TEST_BIN_DIR")).join(name);
+    let mut command = Command::new(program);
+    without_own_settings(&mut command);
+    command
 }
 
 fn from_xtask(variable: &str) -> OsString {

@@ -49,6 +49,8 @@ impl Follower {
             self.shutdown.clone(),
         );
         let figure = metrics::gauge!("hansard_gateway_position");
+        // Shown from the start, not only once somebody has connected.
+        metrics::gauge!("hansard_sockets").increment(0.0);
         while let Some(followed) = events.next().await {
             match followed {
                 Followed::Event(recorded) => {

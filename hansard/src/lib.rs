@@ -1,4 +1,4 @@
-//! The one binary: every role in one process ([`serve`]), and the operator's commands.
+//! The one binary: every role in one process (`serve`), and the operator's commands.
 
 mod healthcheck;
 mod openapi;

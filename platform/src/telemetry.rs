@@ -106,6 +106,15 @@ fn describe() {
         "hansard_projection_events_total",
         "Events written to the read models"
     );
+    describe_histogram!(
+        "hansard_projection_batch_events",
+        "Events written to the read models at once"
+    );
+    describe_histogram!(
+        "hansard_projection_batch_seconds",
+        Unit::Seconds,
+        "From a batch's first write to its checkpoint"
+    );
     describe_gauge!(
         "hansard_dead_letters",
         "Events set aside because they could not be projected"

@@ -1,8 +1,8 @@
 //! The gateway: pushes what happens in a room to the WebSockets subscribed to it.
 //!
-//! One ordered [follower](follower) of the log per process hands each event to the [hub](hub), which
-//! shares its once-encoded bytes among the subscribed [connections](connection). A client that was away
-//! gets what it missed from the log itself ([catch_up]), however long ago that was.
+//! One ordered follower (`follower.rs`) of the log per process hands each event to the hub (`hub.rs`), which
+//! shares its once-encoded bytes among the subscribed connections (`connection.rs`). A client that was away
+//! gets what it missed from the log itself (`catch_up.rs`), however long ago that was.
 //!
 //! # The protocol
 //! JSON text frames; see [`protocol`] for every frame, error code and close code.

@@ -73,6 +73,8 @@ one_of!(AuthMode { Open = "open", Token = "token" });
 one_of!(LogFormat { Text = "text", Json = "json" });
 
 /// The flags that every binary takes. All optional: what is not given comes from the other layers.
+// The texts are the command line's help, where [brackets] stand for what may be left out.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
     /// Read settings from this TOML file; its keys are named like the flags, with _ instead of -

@@ -109,7 +109,7 @@ pub trait ReadModels: Send + Sync + 'static {
     ) -> Result<Vec<MessageRow>, ReadModelError>;
 
     /// How many messages the `conversation.read` event at `position` made read for its reader, not
-    /// counting those deleted since; at most [`COUNT_CAP`].
+    /// counting those deleted since; at most [`crate::COUNT_CAP`].
     ///
     /// # Errors
     /// [`ReadModelError`].

@@ -20,6 +20,9 @@ const ATTEMPTS: usize = 8;
 /// How long to look for a late repetition in the read models before going on without.
 const KEY_LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The same while they are known to be down: commands go on at nearly their usual pace.
+const KEY_LOOKUP_TIMEOUT_WHILE_DOWN: Duration = Duration::from_millis(50);
+
 /// An event that a command led to, now or when it was first sent.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -212,7 +215,11 @@ impl Options {
     ) -> Result<Option<(Position, Envelope)>, Failure> {
         let id = Envelope::deduplication_id_for(caller.user, key);
         let lookup = self.read_models.position_of_key(id);
-        let position = match tokio::time::timeout(KEY_LOOKUP_TIMEOUT, lookup).await {
+        let timeout = match self.progress.read_models_are_down() {
+            true => KEY_LOOKUP_TIMEOUT_WHILE_DOWN,
+            false => KEY_LOOKUP_TIMEOUT,
+        };
+        let position = match tokio::time::timeout(timeout, lookup).await {
             Ok(Ok(Some(position))) => position,
             Ok(Ok(None)) => return Ok(None),
             Ok(Err(error)) => {

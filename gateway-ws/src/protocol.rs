@@ -204,7 +204,8 @@ pub struct InvalidFrame {
 }
 
 impl ClientFrame {
-    /// Reads a text frame. Fields that its type does not have are ignored.
+    /// Reads a text frame. A field that its type does not have is refused: a misspelt `after` must not
+    /// lose what its client missed.
     ///
     /// # Errors
     /// What is wrong with it, without repeating its content.
@@ -220,30 +221,54 @@ impl ClientFrame {
         let Value::Object(fields) = value else {
             return Err(invalid("a message is a JSON object with a type"));
         };
-        match fields.get("type") {
-            Some(Value::String(name)) => match name.as_str() {
-                "auth" => Ok(Self::Auth {
+        let name = match fields.get("type") {
+            Some(Value::String(name)) => name.as_str(),
+            Some(_) => return Err(invalid("type must be a string")),
+            None => return Err(invalid("a message has a type")),
+        };
+        match name {
+            "auth" => {
+                only(&fields, &["type", "token"])?;
+                Ok(Self::Auth {
                     token: token(&fields)?,
-                }),
-                "subscribe" => Ok(Self::Subscribe {
+                })
+            }
+            "subscribe" => {
+                only(&fields, &["type", "room", "after"])?;
+                Ok(Self::Subscribe {
                     room: room(&fields)?,
                     after: after(&fields)?,
-                }),
-                "unsubscribe" => Ok(Self::Unsubscribe {
+                })
+            }
+            "unsubscribe" => {
+                only(&fields, &["type", "room"])?;
+                Ok(Self::Unsubscribe {
                     room: room(&fields)?,
-                }),
-                "ping" => Ok(Self::Ping),
-                _ => Err(InvalidFrame {
-                    code: ErrorCode::UnknownType,
-                    message: "the type is unknown; possible types are auth, subscribe, \
-                              unsubscribe and ping"
-                        .to_owned(),
-                }),
-            },
-            Some(_) => Err(invalid("type must be a string")),
-            None => Err(invalid("a message has a type")),
+                })
+            }
+            "ping" => {
+                only(&fields, &["type"])?;
+                Ok(Self::Ping)
+            }
+            _ => Err(InvalidFrame {
+                code: ErrorCode::UnknownType,
+                message: "the type is unknown; possible types are auth, subscribe, unsubscribe \
+                          and ping"
+                    .to_owned(),
+            }),
         }
     }
+}
+
+/// Refuses fields other than these.
+fn only(fields: &Map<String, Value>, known: &[&str]) -> Result<(), InvalidFrame> {
+    if fields.keys().all(|field| known.contains(&field.as_str())) {
+        return Ok(());
+    }
+    let known = known.join(", ");
+    Err(invalid(&format!(
+        "the message has an unknown field; its type has these: {known}"
+    )))
 }
 
 fn invalid(message: &str) -> InvalidFrame {
@@ -292,7 +317,7 @@ mod tests {
         for (text, frame) in [
             (r#"{"type":"ping"}"#.to_owned(), ClientFrame::Ping),
             (
-                format!(r#"{{"type":"subscribe","room":"{ROOM}","colour":"blue"}}"#),
+                format!(r#"{{"type":"subscribe","room":"{ROOM}"}}"#),
                 ClientFrame::Subscribe { room, after: None },
             ),
             (
@@ -323,6 +348,11 @@ mod tests {
             (r#"{"type":7}"#, ErrorCode::InvalidMessage),
             (r#"{"type":"dance"}"#, ErrorCode::UnknownType),
             (r#"{"type":"auth"}"#, ErrorCode::InvalidMessage),
+            (
+                r#"{"type":"subscribe","room":"0123456789abcdef0123456789abcdef","afer":"0"}"#,
+                ErrorCode::InvalidMessage,
+            ),
+            (r#"{"type":"ping","room":7}"#, ErrorCode::InvalidMessage),
             (r#"{"type":"subscribe"}"#, ErrorCode::InvalidMessage),
             (
                 r#"{"type":"subscribe","room":"chat.room.>"}"#,

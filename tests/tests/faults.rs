@@ -661,6 +661,12 @@ async fn assert_projector_stops(stack: &mut Stack, services: &[Service], sentenc
     let output = stack.output(Service::Projector);
     let told = output.lines().last().unwrap_or_default();
     assert!(told.contains(sentence), "{told}");
+    // The others serve all the same. (And a process that has hardly begun can't be told to stop.)
+    for service in services {
+        if stack.runs(*service) {
+            stack.ready(*service).await;
+        }
+    }
 }
 
 /// The log is replaced while everything runs.

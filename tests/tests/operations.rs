@@ -142,7 +142,9 @@ async fn requests_are_named(stack: &Stack, client: &TestClient, room: &str) {
                 .lines()
                 .filter_map(|line| serde_json::from_str(line).ok());
             let found = lines.find(|line: &Value| {
-                line["span"]["id"] == id.as_str() && line["span"]["route"] == route
+                line["message"] == "answered"
+                    && line["span"]["id"] == id.as_str()
+                    && line["span"]["route"] == route
             });
             std::future::ready(found.map(|line| {
                 assert!(line["status"].is_u64(), "{line}");

@@ -4,10 +4,8 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use events::Position;
+use platform::http::POSITION;
 use serde::Serialize;
-
-/// The position of a command's event; a query that sends it back sees the event.
-pub(crate) const POSITION_HEADER: HeaderName = HeaderName::from_static("hansard-position");
 
 /// A successful answer to a command.
 pub(crate) struct Reply<T> {
@@ -26,7 +24,7 @@ impl<T: Serialize> IntoResponse for Reply<T> {
         if let Some(position) = self.position
             && let Ok(value) = HeaderValue::from_str(&position.to_string())
         {
-            headers.insert(POSITION_HEADER, value);
+            headers.insert(POSITION, value);
         }
         if self.respond_async {
             headers.insert(

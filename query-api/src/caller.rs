@@ -4,6 +4,7 @@ use axum::http::HeaderMap;
 use events::{Position, UserId};
 use platform::config::AuthMode;
 use platform::error::ApiError;
+use platform::http::POSITION;
 
 use crate::{Options, POSITION_WAIT};
 
@@ -11,7 +12,7 @@ impl Options {
     /// Waits until the read models have reached the position in the `Hansard-Position` header, if there
     /// is one: a client that sends back what a command answered reads its own writes from every replica.
     pub(crate) async fn reach(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(value) = headers.get("hansard-position") else {
+        let Some(value) = headers.get(POSITION) else {
             return Ok(());
         };
         let position: Position = value

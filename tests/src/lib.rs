@@ -35,7 +35,8 @@ pub use record::Auditor;
 pub use shape::Shapes;
 pub use socket::WsClient;
 pub use stack::{
-    Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, service_command,
+    Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, room_of,
+    service_command,
 };
 pub use wait::{eventually, within};
 

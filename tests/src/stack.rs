@@ -765,3 +765,17 @@ fn from_xtask(variable: &str) -> OsString {
         panic!("{variable} is not set: run `cargo xtask test`, which builds and starts what this test needs")
     })
 }
+
+/// The id of the room of a person and others, which they initiate if there is none.
+///
+/// # Panics
+/// The room can't be initiated.
+pub async fn room_of(person: &Person, others: &[&Person]) -> String {
+    let others: Vec<&str> = others.iter().map(|other| other.id.as_str()).collect();
+    let room = person
+        .client
+        .initiate(&others, "consumer-to-consumer")
+        .await;
+    let room = room.ok()["chatRoom"]["chatRoomId"].clone();
+    room.as_str().unwrap().to_owned()
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use hansard_tests::{
     Answer, Auditor, Listener, Person, Service, Stack, TestClient, assert_kept, eventually,
-    on_every_stack, read_all,
+    on_every_stack, read_all, room_of,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,16 +19,6 @@ const WAITED_IN_VAIN: Duration = Duration::from_millis(240);
 
 /// How long the projection may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
-
-async fn room_of(person: &Person, others: &[&Person]) -> String {
-    let others: Vec<&str> = others.iter().map(|other| other.id.as_str()).collect();
-    let room = person
-        .client
-        .initiate(&others, "consumer-to-consumer")
-        .await;
-    let room = room.ok()["chatRoom"]["chatRoomId"].clone();
-    room.as_str().unwrap().to_owned()
-}
 
 /// The position that a command was answered with.
 fn position(answer: &Answer) -> String {

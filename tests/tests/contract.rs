@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
-use hansard_tests::{Person, Shapes, Stack, TestClient, eventually, on_every_stack};
+use hansard_tests::{Person, Shapes, Stack, TestClient, eventually, on_every_stack, room_of};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -167,15 +167,6 @@ fn page(messages: &[Value], members: &[Value]) -> Value {
 
 // ---------------------------------------------------------------------------------------------------------
 // Shorthands for what most scenarios begin with.
-
-async fn room_of(caller: &Person, others: &[&Person]) -> String {
-    let ids: Vec<&str> = others.iter().map(|other| other.id.as_str()).collect();
-    let answer = caller.client.initiate(&ids, CONSUMERS).await.ok();
-    answer["chatRoom"]["chatRoomId"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
 
 async fn message_of(caller: &Person, room: &str, text: &str) -> String {
     let answer = caller.client.post(room, text).await.ok();

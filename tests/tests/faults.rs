@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use hansard_tests::{
     Answer, Auditor, Auth, Backend, Layout, Listener, Options, Person, Said, Service, Stack,
-    TestClient, Writer, assert_kept, eventually, read_all, run_prepared, service_command,
+    TestClient, Writer, assert_kept, eventually, read_all, room_of, run_prepared, service_command,
 };
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -22,16 +22,6 @@ const RECOVERY: Duration = Duration::from_secs(60);
 
 /// How soon an answer must come while something is down: refusing is no reason to keep anybody waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn room_of(person: &Person, others: &[&Person]) -> String {
-    let others: Vec<&str> = others.iter().map(|other| other.id.as_str()).collect();
-    let room = person
-        .client
-        .initiate(&others, "consumer-to-consumer")
-        .await;
-    let room = room.ok()["chatRoom"]["chatRoomId"].clone();
-    room.as_str().unwrap().to_owned()
-}
 
 /// Posts with a key of its own; gives the answer.
 async fn post(client: &TestClient, room: &str, text: &str) -> Answer {

@@ -6,20 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use hansard_tests::{
-    Listener, Person, Said, Service, Stack, Writer, WsClient, assert_kept, on_every_stack, read_all,
+    Listener, Person, Said, Service, Stack, Writer, WsClient, assert_kept, on_every_stack,
+    read_all, room_of,
 };
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-
-async fn room_of(person: &Person, others: &[&Person]) -> String {
-    let others: Vec<&str> = others.iter().map(|other| other.id.as_str()).collect();
-    let room = person
-        .client
-        .initiate(&others, "consumer-to-consumer")
-        .await;
-    let room = room.ok()["chatRoom"]["chatRoomId"].clone();
-    room.as_str().unwrap().to_owned()
-}
 
 /// Posts, and gives the answer's post.
 async fn post(person: &Person, room: &str, text: &str) -> Value {

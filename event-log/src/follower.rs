@@ -153,7 +153,7 @@ impl Follower {
                 tail.last, self.after
             )));
         }
-        self.events = Some(self.log.follow(self.filter, self.after).await?);
+        self.events = Some(self.log.follow(self.filter.clone(), self.after).await?);
         Ok(None)
     }
 }

@@ -5,6 +5,7 @@
 
 mod follower;
 mod jetstream;
+mod rooms;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -76,7 +77,7 @@ pub struct Recorded {
 }
 
 /// Which events to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
     /// Every event.
     All,
@@ -84,6 +85,9 @@ pub enum Filter {
     Lifecycles,
     /// One room's lifecycle and timeline.
     Room(RoomId),
+    /// The lifecycles and timelines of these rooms, merged in log order. A room may be named twice; no
+    /// rooms, no events.
+    Rooms(Arc<[RoomId]>),
     /// One user's creation and deletion.
     User(UserId),
 }

@@ -13,8 +13,8 @@ use event_log::{
     Position, Recorded, SqliteLog, follow_forever,
 };
 use events::{RoomId, Subject, UserId};
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -99,6 +99,7 @@ conformance! {
     a_read_ends_at_the_end_of_its_time,
     following_passes_from_history_to_live_without_gap_or_duplicate,
     followers_see_only_what_matches,
+    long_histories_of_many_rooms_are_merged_in_order,
     events_are_read_by_position,
     the_last_event_of_a_subject_is_found,
     the_tail_is_where_the_log_ends,
@@ -125,6 +126,10 @@ fn user(number: u128) -> UserId {
 
 fn room(number: u128) -> RoomId {
     RoomId::from_uuid(Uuid::from_u128(number))
+}
+
+fn rooms(numbers: impl IntoIterator<Item = u128>) -> Filter {
+    Filter::Rooms(numbers.into_iter().map(room).collect())
 }
 
 /// An event whose payload is `text`.
@@ -273,7 +278,8 @@ async fn history(log: &dyn EventLog) {
 
 async fn reads_by_every_filter_from_a_position_to_the_end(stack: Stack) {
     let log = stack.open().await;
-    for filter in [Filter::All, Filter::Lifecycles, Filter::Room(room(1))] {
+    let a_room = Filter::Room(room(1));
+    for filter in [Filter::All, Filter::Lifecycles, a_room, rooms([1, 2])] {
         assert!(texts(&*log, filter, Position::ZERO).await.is_empty());
     }
     history(&*log).await;
@@ -290,12 +296,24 @@ async fn reads_by_every_filter_from_a_position_to_the_end(stack: Stack) {
         (Filter::Room(room(2)), 0, "r2 m2"),
         (Filter::Room(room(2)), 6, ""),
         (Filter::Room(room(3)), 0, ""),
+        (rooms([]), 0, ""),
+        (rooms([1]), 0, "r1 m1 m1b r1b m1c"),
+        (rooms([1, 2]), 0, "r1 m1 r2 m2 m1b r1b m1c"),
+        (rooms([2, 3, 1, 2, 2]), 4, "r2 m2 m1b r1b m1c"),
+        (rooms([3, 2]), 5, "m2"),
+        (rooms([3, 4]), 0, ""),
+        (rooms([1, 2]), 10, ""),
+        (rooms([1, 2]), 99, ""),
+        (rooms(2..2_002), 0, "r2 m2"),
+        (rooms(1..2_002), 5, "m2 m1b r1b m1c"),
+        (rooms(3..2_002), 0, ""),
         (Filter::User(user(1)), 0, "u1 u1b"),
         (Filter::User(user(1)), 1, "u1b"),
         (Filter::User(user(3)), 0, ""),
     ] {
-        let found = texts(&*log, filter, Position::new(after)).await.join(" ");
-        assert_eq!(found, expected, "{filter:?} after {after}");
+        let found = texts(&*log, filter.clone(), Position::new(after)).await;
+        let filter = format!("{filter:.200?}");
+        assert_eq!(found.join(" "), expected, "{filter} after {after}");
     }
     let events = all(log.read(Filter::All, Position::new(6)).await.unwrap()).await;
     assert_eq!(events[0].position, Position::new(7));
@@ -406,6 +424,19 @@ async fn followers_see_only_what_matches(stack: Stack) {
         .follow(Filter::User(user(2)), Position::ZERO)
         .await
         .unwrap();
+    // Few rooms, and so many that an adapter may go about it in another way.
+    let mut few_rooms = log
+        .follow(rooms([2, 1, 2]), Position::new(5))
+        .await
+        .unwrap();
+    let mut many_rooms = log.follow(rooms(2..2_002), Position::ZERO).await.unwrap();
+    let mut no_room = log.follow(rooms([]), Position::ZERO).await.unwrap();
+    for expected in ["m2", "m1b", "r1b", "m1c"] {
+        assert_eq!(text(&few_rooms.next().await.unwrap().unwrap()), expected);
+    }
+    for expected in ["r2", "m2"] {
+        assert_eq!(text(&many_rooms.next().await.unwrap().unwrap()), expected);
+    }
     for expected in ["r2", "u1b", "r1b"] {
         assert_eq!(text(&lifecycles.next().await.unwrap().unwrap()), expected);
     }
@@ -424,6 +455,56 @@ async fn followers_see_only_what_matches(stack: Stack) {
     assert_eq!(text(&one_room.next().await.unwrap().unwrap()), "m1d");
     assert_eq!(text(&lifecycles.next().await.unwrap().unwrap()), "u2b");
     assert_eq!(text(&one_user.next().await.unwrap().unwrap()), "u2b");
+    for expected in ["m2b", "m1d"] {
+        assert_eq!(text(&few_rooms.next().await.unwrap().unwrap()), expected);
+    }
+    assert_eq!(text(&many_rooms.next().await.unwrap().unwrap()), "m2b");
+    append(&*log, Subject::RoomLifecycle(room(2)), "r2b").await;
+    for mut events in [few_rooms, many_rooms] {
+        assert_eq!(text(&events.next().await.unwrap().unwrap()), "r2b");
+    }
+    assert!(no_room.next().now_or_never().is_none());
+}
+
+async fn long_histories_of_many_rooms_are_merged_in_order(stack: Stack) {
+    const ROOMS: u128 = 40;
+    const EVENTS: u64 = 4_000;
+    let log = stack.open().await;
+    let appends = (0..EVENTS).map(|number| {
+        // Neither evenly nor in turn: some rooms have much and late, some little and early.
+        let of = u128::from(number * number / 7) % (1 + ROOMS * u128::from(number) / 4_000);
+        let subject = if number % 9 == 0 {
+            Subject::RoomLifecycle(room(of))
+        } else {
+            Subject::RoomTimeline(room(of))
+        };
+        let sent = event(subject, of.to_string());
+        let log = Arc::clone(&log);
+        async move { log.append(sent, Expect::Any).await.unwrap() }
+    });
+    let mut appends = futures::stream::iter(appends).buffered(128);
+    while appends.next().await.is_some() {}
+    let everything = all(log.read(Filter::All, Position::ZERO).await.unwrap()).await;
+    for (numbers, after) in [
+        ((0..ROOMS).collect::<Vec<_>>(), 0),
+        ((0..ROOMS).rev().step_by(3).collect(), 17),
+        (vec![1], 1_000),
+        ((5..ROOMS).collect(), 3_990),
+    ] {
+        let expected = everything.iter().filter(|event| {
+            let of: u128 = text(event).parse().unwrap();
+            event.position > Position::new(after) && numbers.contains(&of)
+        });
+        let filter = rooms(numbers.iter().copied());
+        let read = log
+            .read(filter.clone(), Position::new(after))
+            .await
+            .unwrap();
+        let read = all(read).await;
+        assert!(read.iter().eq(expected), "{numbers:?} after {after}");
+        let followed = log.follow(filter, Position::new(after)).await.unwrap();
+        assert_eq!(all(followed.take(read.len()).boxed()).await, read);
+    }
 }
 
 async fn events_are_read_by_position(stack: Stack) {
@@ -1018,6 +1099,55 @@ mod jetstream_only {
         within(async {
             while stream.get_info().await.unwrap().state.consumer_count > 0 {
                 tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_readers_at_once_take_turns() {
+        let Some(server) = NatsServer::start() else {
+            return;
+        };
+        let log = open_nats(&server).await;
+        history(&*log).await;
+        let stream = operator(&server).await.get_stream("HANSARD").await.unwrap();
+        // Readers that were given their turn and take their time.
+        let mut slow = Vec::new();
+        for _ in 0..64 {
+            let mut events = log.read(rooms([1, 2]), Position::ZERO).await.unwrap();
+            assert_eq!(text(&events.next().await.unwrap().unwrap()), "r1");
+            slow.push(events);
+        }
+        let readers = (0..200).map(|number| {
+            let log = Arc::clone(&log);
+            async move { texts(&*log, rooms([1, number]), Position::new(6)).await }
+        });
+        let mut readers: JoinSet<_> = readers.collect();
+        // Following needs no turn.
+        let mut followed = log.follow(rooms([1]), Position::new(9)).await.unwrap();
+        assert_eq!(
+            text(&within(followed.next()).await.unwrap().unwrap()),
+            "m1c"
+        );
+        assert!(readers.try_join_next().is_none(), "a reader did not wait");
+        assert_eq!(stream.get_info().await.unwrap().state.consumer_count, 65);
+
+        // A waiting reader that goes away takes nobody's turn.
+        let waiting = log.read(Filter::All, Position::ZERO).now_or_never();
+        assert!(waiting.is_none());
+        slow.clear();
+        within(async {
+            drop(followed);
+            loop {
+                let consumers = stream.get_info().await.unwrap().state.consumer_count;
+                assert!(consumers <= 65, "{consumers} consumers");
+                while let Some(found) = readers.try_join_next() {
+                    assert_eq!(found.unwrap(), ["m1b", "r1b", "m1c"]);
+                }
+                if readers.is_empty() && consumers == 0 {
+                    break;
+                }
             }
         })
         .await;

@@ -158,10 +158,10 @@ impl EventLog for GivenLog {
     async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
         let matches = |subject: &str| {
             let subject: Option<Subject> = subject.parse().ok();
-            match (filter, subject) {
+            match (&filter, subject) {
                 (Filter::All, _) => true,
                 (Filter::Room(room), Some(subject)) => {
-                    [Subject::RoomLifecycle(room), Subject::RoomTimeline(room)].contains(&subject)
+                    [Subject::RoomLifecycle(*room), Subject::RoomTimeline(*room)].contains(&subject)
                 }
                 _ => false,
             }

@@ -10,7 +10,9 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Replay
 use async_nats::jetstream::{self, Message};
 use events::Position;
 use futures::{StreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::connection::{Connection, LossWatch};
 use super::timestamp;
@@ -49,15 +51,26 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Begins after `after`, with the events of `subjects`, or all where there are none.
+    /// Begins after `after`, with the events of `subjects`, or all where there are none. `turn` is given
+    /// back once the server has been rid of the consumer.
     pub(super) async fn start(
         connection: &Connection,
         stream: &str,
         subjects: Vec<String>,
         after: Position,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, LogError> {
         let watch = connection.ready().await?;
+        let context = connection.context();
+        // There before the consumer is, so that none is left behind if this is dropped meanwhile.
+        let temporary = Temporary {
+            context: context.clone(),
+            stream: stream.to_owned(),
+            name: format!("hansard-{}", Uuid::new_v4().simple()),
+            turn,
+        };
         let config = pull::Config {
+            name: Some(temporary.name.clone()),
             deliver_policy: DeliverPolicy::ByStartSequence {
                 start_sequence: after.next().get(),
             },
@@ -70,17 +83,11 @@ impl Delivery {
             memory_storage: true,
             ..pull::Config::default()
         };
-        let context = connection.context();
         let setup = async {
             let consumer: Consumer<pull::Config> = context
                 .create_consumer_on_stream(config, stream)
                 .await
                 .map_err(|error| error.to_string())?;
-            let temporary = Temporary {
-                context: context.clone(),
-                stream: stream.to_owned(),
-                name: consumer.cached_info().name.clone(),
-            };
             let messages = consumer
                 .stream()
                 .max_messages_per_batch(BATCH)
@@ -90,9 +97,9 @@ impl Delivery {
                 .messages()
                 .await
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>((temporary, messages))
+            Ok::<_, String>(messages)
         };
-        let (consumer, messages) = timeout(SETUP_TIMEOUT, setup)
+        let messages = timeout(SETUP_TIMEOUT, setup)
             .await
             .unwrap_or_else(|_| Err("no answer in time".to_owned()))
             .map_err(|reason| connection.unavailable(&reason))?;
@@ -100,7 +107,7 @@ impl Delivery {
             connection: connection.clone(),
             watch,
             messages,
-            _consumer: consumer,
+            _consumer: temporary,
             delivered: 0,
             last: after,
             pending: u64::MAX,
@@ -173,6 +180,8 @@ struct Temporary {
     context: jetstream::Context,
     stream: String,
     name: String,
+    /// The turn of the read that it serves, if it is one that has to wait for its turn.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Temporary {
@@ -182,10 +191,12 @@ impl Drop for Temporary {
         };
         let context = self.context.clone();
         let (stream, name) = (self.stream.clone(), self.name.clone());
+        let turn = self.turn.take();
         runtime.spawn(async move {
             let deleting = context.delete_consumer_from_stream(&name, &stream);
             // Should it fail, the server deletes it by itself, later.
             let _ = timeout(SETUP_TIMEOUT, deleting).await;
+            drop(turn);
         });
     }
 }

@@ -8,6 +8,7 @@ mod connection;
 mod delivery;
 mod monitor;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
@@ -19,14 +20,16 @@ use async_nats::jetstream::stream::{
 use async_nats::{HeaderMap, HeaderValue};
 use async_trait::async_trait;
 use bytes::Bytes;
-use events::{Expect, Position, Subject, Timestamp};
+use events::{Expect, Position, RoomId, Subject, Timestamp};
 use futures::future::try_join_all;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::rooms::RoomSet;
 use crate::{
     Appended, EventLog, Events, ExpectText, Filter, Incarnation, LogError, NatsAddress, NewEvent,
     Recorded, Tail, append_measured,
@@ -53,6 +56,16 @@ const NOT_READY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a read waits for the next event before it looks whether there is one.
 const END_CHECK: Duration = Duration::from_secs(1);
 
+/// How many reads one log of this process has under way at most, with a consumer on the server each: when
+/// many clients come back at once, the server must not be asked for everything at once.
+const CONCURRENT_READS: usize = 64;
+
+/// Up to how many rooms the server picks the events; for more this side reads everything and picks. A
+/// server's consumer with filters takes about 1.2 ms for each event that it picks; to send everything
+/// takes less than 20 µs an event. Measured with 200,000 events of 2,000 rooms on nats-server 2.15, from the
+/// beginning: 1 room 0.16 s, 10 rooms 1.3 s, 30 rooms 3.4 s, 100 rooms 12 s, and everything 3.4 s.
+const ROOMS_PICKED_BY_SERVER: usize = 30;
+
 /// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
 mod code {
     pub(super) const CLUSTER_NOT_AVAILABLE: u64 = 10_008;
@@ -73,6 +86,8 @@ pub struct JetStreamLog {
     connection: Connection,
     /// Whether a direct get is as good as asking the stream's leader: with one replica only.
     direct: bool,
+    /// The reads that may begin, [`CONCURRENT_READS`] of them.
+    reads: Arc<Semaphore>,
 }
 
 /// The answer to `STREAM.INFO` and `STREAM.CREATE`, as far as it matters here.
@@ -107,6 +122,7 @@ impl JetStreamLog {
             address: address.clone(),
             connection,
             direct: false,
+            reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
         };
         let info = match log.info().await? {
             Some(info) => info,
@@ -334,12 +350,13 @@ impl JetStreamLog {
     /// help with wildcards: it finds nothing when the stream's last message has been deleted.)
     async fn next_matching(
         &self,
-        filter: Filter,
+        selection: &Selection,
         after: Position,
     ) -> Result<Option<Position>, LogError> {
-        let subjects = match filter {
-            Filter::All => vec![">".to_owned()],
-            _ => subjects_of(filter),
+        let everything = [">".to_owned()];
+        let subjects = match selection.subjects.as_slice() {
+            [] => &everything,
+            subjects => subjects,
         };
         let next = subjects.iter().map(|subject| {
             let query = json!({ "seq": after.next().get(), "next_by_subj": subject });
@@ -350,10 +367,16 @@ impl JetStreamLog {
         Ok(next.map(Position::new))
     }
 
-    async fn deliver(&self, filter: Filter, after: Position) -> Result<Delivery, LogError> {
-        let subjects = subjects_of(filter);
+    /// Begins a delivery, which counts as a read for as long as it has a `turn`.
+    async fn deliver(
+        &self,
+        selection: &Selection,
+        after: Position,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Delivery, LogError> {
+        let subjects = selection.subjects.clone();
         let stream = &self.address.stream;
-        Delivery::start(&self.connection, stream, subjects, after).await
+        Delivery::start(&self.connection, stream, subjects, after, turn).await
     }
 
     fn unavailable(&self, reason: &dyn std::fmt::Display) -> LogError {
@@ -368,21 +391,33 @@ impl EventLog for JetStreamLog {
     }
 
     async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
+        let selection = Selection::of(&filter);
+        if selection.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
         let reading = Reading {
             up_to: self.tail().await?.last,
             log: self.clone(),
-            filter,
+            selection,
             after,
         };
+        // The semaphore is never closed.
+        let turn = Arc::clone(&self.reads).acquire_owned().await.ok();
         if reading.is_complete().await? {
             return Ok(stream::empty().boxed());
         }
-        let delivery = self.deliver(filter, after).await?;
-        Ok(reading.events(delivery))
+        let delivery = self.deliver(&reading.selection, after, turn).await?;
+        let rooms = reading.selection.rooms.clone();
+        Ok(only(rooms, reading.events(delivery)))
     }
 
     async fn follow(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
-        Ok(self.deliver(filter, after).await?.events())
+        let selection = Selection::of(&filter);
+        if selection.is_empty() {
+            return Ok(stream::pending().boxed());
+        }
+        let delivery = self.deliver(&selection, after, None).await?;
+        Ok(only(selection.rooms, delivery.events()))
     }
 
     async fn get(&self, position: Position) -> Result<Option<Recorded>, LogError> {
@@ -426,7 +461,7 @@ fn message_id(event: &NewEvent) -> String {
 /// A read that ends.
 struct Reading {
     log: JetStreamLog,
-    filter: Filter,
+    selection: Selection,
     /// The position of the last event seen.
     after: Position,
     up_to: Position,
@@ -467,21 +502,71 @@ impl Reading {
         if self.after >= self.up_to {
             return Ok(true);
         }
-        let next = self.log.next_matching(self.filter, self.after).await?;
+        let next = self.log.next_matching(&self.selection, self.after).await?;
         Ok(next.is_none_or(|next| next > self.up_to))
     }
 }
 
-/// The subjects to ask the server for; none for all.
-fn subjects_of(filter: Filter) -> Vec<String> {
-    match filter {
-        Filter::All => Vec::new(),
-        Filter::Lifecycles => vec!["chat.user.*".to_owned(), "chat.room.*.lifecycle".to_owned()],
-        Filter::Room(room) => vec![
-            Subject::RoomLifecycle(room).to_string(),
-            Subject::RoomTimeline(room).to_string(),
-        ],
-        Filter::User(user) => vec![Subject::User(user).to_string()],
+/// What to ask the server for, and what this side drops of the answer.
+struct Selection {
+    /// The subjects to ask for; none for all.
+    subjects: Vec<String>,
+    /// The rooms to keep, where the server sends more than what matches.
+    rooms: Option<RoomSet>,
+}
+
+impl Selection {
+    fn of(filter: &Filter) -> Self {
+        match filter {
+            Filter::All => Self::subjects(Vec::new()),
+            Filter::Lifecycles => Self::subjects(vec![
+                "chat.user.*".to_owned(),
+                "chat.room.*.lifecycle".to_owned(),
+            ]),
+            Filter::User(user) => Self::subjects(vec![Subject::User(*user).to_string()]),
+            Filter::Room(room) => Self::rooms(&[*room]),
+            Filter::Rooms(rooms) => Self::rooms(rooms),
+        }
+    }
+
+    fn subjects(subjects: Vec<String>) -> Self {
+        Self {
+            subjects,
+            rooms: None,
+        }
+    }
+
+    fn rooms(rooms: &[RoomId]) -> Self {
+        let rooms = RoomSet::new(rooms);
+        let subjects = if rooms.len() > ROOMS_PICKED_BY_SERVER {
+            Vec::new()
+        } else {
+            // One subject a room instead of its two halves the server's work. What else there may be in a
+            // room is dropped here.
+            rooms
+                .iter()
+                .map(|room| format!("chat.room.{room}.*"))
+                .collect()
+        };
+        Self {
+            subjects,
+            rooms: Some(rooms),
+        }
+    }
+
+    /// Whether nothing matches.
+    fn is_empty(&self) -> bool {
+        self.rooms.as_ref().is_some_and(|rooms| rooms.len() == 0)
+    }
+}
+
+/// Drops what belongs to other rooms than these, if there are any.
+fn only(rooms: Option<RoomSet>, events: Events) -> Events {
+    match rooms {
+        None => events,
+        Some(rooms) => events
+            .try_filter(move |event| std::future::ready(rooms.has(&event.subject)))
+            .boxed(),
     }
 }
 

@@ -155,13 +155,14 @@ impl Reading {
         if let Some(wake) = &mut self.wake {
             drop(wake.borrow_and_update());
         }
-        let (filter, after, up_to) = (self.filter, self.after, self.up_to);
+        let (filter, after, up_to) = (self.filter.clone(), self.after, self.up_to);
         let page = query_on(&self.readers, move |connection| {
-            reader::page(connection, filter, after, up_to)
+            reader::page(connection, &filter, after, up_to)
         })
         .await?;
-        if let Some(last) = page.events.last() {
-            self.after = last.position;
+        let last = page.events.last().map(|event| event.position);
+        if let Some(reached) = page.looked_through.or(last) {
+            self.after = reached;
         }
         self.caught_up = !page.more;
         Ok(Some(page.events))

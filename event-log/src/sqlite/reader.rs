@@ -1,5 +1,6 @@
 //! The queries, and the small pool of connections they run on.
 
+use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::schema;
+use crate::rooms::RoomSet;
 use crate::{Filter, LogError, Recorded};
 
 /// How many queries run at once.
@@ -71,12 +73,14 @@ pub(super) struct Page {
     pub(super) events: Vec<Recorded>,
     /// Whether there may be more after them.
     pub(super) more: bool,
+    /// Up to where everything has been looked through, if that is further than the last event.
+    pub(super) looked_through: Option<Position>,
 }
 
 /// Reads the next events after `after`, up to and with `up_to`, that match.
 pub(super) fn page(
     connection: &Connection,
-    filter: Filter,
+    filter: &Filter,
     after: Position,
     up_to: Position,
 ) -> rusqlite::Result<Page> {
@@ -93,18 +97,92 @@ pub(super) fn page(
             named_params! {":after": after, ":up_to": up_to},
         ),
         Filter::User(user) => {
-            let subject = Subject::User(user).to_string();
+            let subject = Subject::User(*user).to_string();
             let params = named_params! {":after": after, ":up_to": up_to, ":subject": subject};
             collect(connection, ONE_SUBJECT, params)
         }
         Filter::Room(room) => {
-            let (lifecycle, timeline) = subjects_of(room);
+            let (lifecycle, timeline) = subjects_of(*room);
             let params = named_params! {
                 ":after": after, ":up_to": up_to, ":lifecycle": lifecycle, ":timeline": timeline,
             };
             collect(connection, TWO_SUBJECTS, params)
         }
+        Filter::Rooms(rooms) => page_of_rooms(connection, &RoomSet::new(rooms), after, up_to),
     }
+}
+
+/// Merges the rooms' histories. SQLite would do so only after sorting all that is left of them, for every
+/// page; so the next positions are found first, and then their events.
+fn page_of_rooms(
+    connection: &Connection,
+    rooms: &RoomSet,
+    after: i64,
+    up_to: i64,
+) -> rusqlite::Result<Page> {
+    let up_to = up_to.min(sql(last_position(connection)?)).max(after);
+    let looked_through = Some(position(up_to));
+    if up_to.abs_diff(after) <= rooms.len() as u64 {
+        // Less to look through than rooms to ask for: what a follower meets with every append.
+        let params = named_params! {":after": after, ":up_to": up_to};
+        let belongs = |row: &Row<'_>| Ok(rooms.has(row.get_ref(1)?.as_str()?));
+        let mut page = collect_if(connection, ALL, params, belongs)?;
+        page.looked_through = looked_through.filter(|_| !page.more);
+        return Ok(page);
+    }
+    let positions = next_positions(connection, rooms, after, up_to)?;
+    let mut statement = connection.prepare_cached(AT)?;
+    let mut page = Page {
+        events: Vec::with_capacity(positions.len()),
+        more: positions.len() == PAGE_EVENTS,
+        looked_through: None,
+    };
+    let mut bytes = 0;
+    for position in positions {
+        // What has been removed since is not there.
+        let Some(event) = statement.query_row([position], recorded).optional()? else {
+            continue;
+        };
+        bytes += event.payload.len();
+        page.events.push(event);
+        if bytes >= PAGE_BYTES {
+            page.more = true;
+            break;
+        }
+    }
+    page.looked_through = looked_through.filter(|_| !page.more);
+    Ok(page)
+}
+
+/// The positions of the rooms' next events, as many as a page has at most, in order. Each subject is read
+/// no further than the page reaches by what the subjects before it have.
+fn next_positions(
+    connection: &Connection,
+    rooms: &RoomSet,
+    after: i64,
+    up_to: i64,
+) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare_cached(POSITIONS)?;
+    let mut next = BinaryHeap::with_capacity(PAGE_EVENTS + 1);
+    for subject in rooms.subjects() {
+        let reach = match next.peek() {
+            Some(last) if next.len() == PAGE_EVENTS => *last,
+            _ => up_to,
+        };
+        let params = named_params! {":after": after, ":up_to": reach, ":subject": subject};
+        let mut rows = statement.query(params)?;
+        while let Some(row) = rows.next()? {
+            let position = row.get(0)?;
+            if next.len() == PAGE_EVENTS {
+                if next.peek().is_some_and(|last| position >= *last) {
+                    break;
+                }
+                next.pop();
+            }
+            next.push(position);
+        }
+    }
+    Ok(next.into_sorted_vec())
 }
 
 /// The position of the last event.
@@ -118,9 +196,7 @@ pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<Positio
 /// The event at a position.
 pub(super) fn get(connection: &Connection, at: Position) -> rusqlite::Result<Option<Recorded>> {
     connection
-        .prepare_cached(
-            "SELECT position, subject, stored_at, payload FROM events WHERE position = ?1",
-        )?
+        .prepare_cached(AT)?
         .query_row([sql(at)], recorded)
         .optional()
 }
@@ -164,6 +240,13 @@ SELECT position, subject, stored_at, payload FROM events
 WHERE subject = :subject AND position > :after AND position <= :up_to
 ORDER BY position";
 
+const AT: &str = "SELECT position, subject, stored_at, payload FROM events WHERE position = ?1";
+
+const POSITIONS: &str = "
+SELECT position FROM events
+WHERE subject = :subject AND position > :after AND position <= :up_to
+ORDER BY position";
+
 /// SQLite merges the two ordered halves as they are read: a page costs what it returns.
 const TWO_SUBJECTS: &str = "
 SELECT position, subject, stored_at, payload FROM events
@@ -174,21 +257,38 @@ WHERE subject = :timeline AND position > :after AND position <= :up_to
 ORDER BY position";
 
 fn collect(connection: &Connection, query: &str, params: impl Params) -> rusqlite::Result<Page> {
+    collect_if(connection, query, params, |_| Ok(true))
+}
+
+fn collect_if(
+    connection: &Connection,
+    query: &str,
+    params: impl Params,
+    belongs: impl Fn(&Row<'_>) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<Page> {
     let mut statement = connection.prepare_cached(query)?;
     let mut rows = statement.query(params)?;
     let mut events = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
+        if !belongs(row)? {
+            continue;
+        }
         let event = recorded(row)?;
         bytes += event.payload.len();
         events.push(event);
         if events.len() >= PAGE_EVENTS || bytes >= PAGE_BYTES {
-            return Ok(Page { events, more: true });
+            return Ok(Page {
+                events,
+                more: true,
+                looked_through: None,
+            });
         }
     }
     Ok(Page {
         events,
         more: false,
+        looked_through: None,
     })
 }
 
@@ -231,12 +331,14 @@ mod tests {
 
     #[test]
     fn no_query_scans_or_sorts() {
-        for query in [ALL, LIFECYCLES, ONE_SUBJECT, TWO_SUBJECTS] {
+        for query in [ALL, LIFECYCLES, ONE_SUBJECT, TWO_SUBJECTS, AT, POSITIONS] {
             let plan = plan(query);
             assert!(!plan.contains("SCAN events"), "{query}\n{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
         }
         assert!(plan(LIFECYCLES).contains("events_of_lifecycles (position>? AND position<?)"));
         assert!(plan(TWO_SUBJECTS).contains("MERGE (UNION ALL)"));
+        // The positions come from the index alone, without the events.
+        assert!(plan(POSITIONS).contains("COVERING INDEX events_by_subject"));
     }
 }

@@ -6,6 +6,7 @@
 mod follower;
 mod jetstream;
 mod rooms;
+mod signals;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 pub use events::{Expect, Position};
 pub use follower::{Followed, follow_forever};
 pub use jetstream::JetStreamLog;
+pub use signals::{Listening, MAX_SIGNAL_BYTES, Signal, Signals};
 pub use sqlite::SqliteLog;
 pub use url::{Credentials, DEFAULT_STREAM, InvalidLogUrl, LogUrl, NatsAddress};
 
@@ -197,6 +199,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// # Errors
     /// [`LogError::Unavailable`] when the log can't be asked.
     async fn durability(&self) -> Result<Result<(), String>, LogError>;
+
+    /// The way for short-lived messages between the processes that share this log. Beside an SQLite log
+    /// it reaches those in this process only that share this opened log.
+    fn signals(&self) -> Arc<dyn Signals>;
 }
 
 /// Opens the log at `url`, creating it if it does not exist: `sqlite:PATH` (relative paths are relative

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use event_log::testing::NatsServer;
 use event_log::{
-    EventLog, Events, Expect, Filter, Followed, LogError, LogUrl, MAX_EVENT_BYTES, NewEvent,
-    Position, Recorded, SqliteLog, follow_forever,
+    EventLog, Events, Expect, Filter, Followed, Listening, LogError, LogUrl, MAX_EVENT_BYTES,
+    MAX_SIGNAL_BYTES, NewEvent, Position, Recorded, Signal, Signals, SqliteLog, follow_forever,
 };
 use events::{RoomId, Subject, UserId};
 use futures::future::join_all;
@@ -45,6 +45,16 @@ impl Stack {
                 event_log::open(&url, directory.path()).await.unwrap()
             }
             Self::JetStream(server) => open_nats(server).await,
+        }
+    }
+
+    /// Two ends of the signals, as far apart as they may be.
+    async fn signals(&self) -> (Arc<dyn Signals>, Arc<dyn Signals>) {
+        let one = self.open().await;
+        match self {
+            // Within one process only.
+            Self::Sqlite(_) => (one.signals(), one.signals()),
+            Self::JetStream(_) => (one.signals(), self.open().await.signals()),
         }
     }
 
@@ -111,6 +121,9 @@ conformance! {
     payloads_are_kept_byte_for_byte,
     two_processes_see_each_others_appends,
     following_for_ever_ends_when_it_is_told_to,
+    signals_reach_every_listener_in_the_senders_order,
+    signals_are_bounded_and_never_kept,
+    a_listener_that_falls_behind_is_told,
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -718,6 +731,100 @@ async fn following_for_ever_ends_when_it_is_told_to(stack: Stack) {
     assert!(followed.next().await.is_none());
 }
 
+/// The next signal as text; `None` for [`Signal::Missed`].
+async fn heard(listening: &mut Listening) -> Option<String> {
+    match listening.next().await.expect("it goes on for ever") {
+        Signal::Sent(signal) => Some(String::from_utf8(signal.to_vec()).unwrap()),
+        Signal::Missed => None,
+    }
+}
+
+async fn signals_reach_every_listener_in_the_senders_order(stack: Stack) {
+    const EACH: usize = 500;
+    let (one, two) = stack.signals().await;
+    let mut listeners = JoinSet::new();
+    for signals in [&one, &one, &two] {
+        let mut listening = signals.listen().await.unwrap();
+        listeners.spawn(async move {
+            let mut of = [0, 0];
+            while of != [EACH, EACH] {
+                let signal = heard(&mut listening).await.expect("nothing is missed");
+                let (sender, number) = signal.split_once(' ').unwrap();
+                let count = &mut of[sender.parse::<usize>().unwrap()];
+                assert_eq!(number.parse(), Ok(*count));
+                *count += 1;
+            }
+        });
+    }
+    let senders = [one, two].into_iter().enumerate();
+    let senders: JoinSet<()> = senders
+        .map(|(sender, signals)| async move {
+            for number in 0..EACH {
+                let signal = format!("{sender} {number}").into();
+                signals.send(signal).await.unwrap();
+            }
+        })
+        .collect();
+    senders.join_all().await;
+    listeners.join_all().await;
+}
+
+async fn signals_are_bounded_and_never_kept(stack: Stack) {
+    let log = stack.open().await;
+    let signals = log.signals();
+    signals.send("to nobody".into()).await.unwrap();
+    let gone = signals.listen().await.unwrap();
+    let mut listening = signals.listen().await.unwrap();
+    drop(gone);
+    for size in [0, MAX_SIGNAL_BYTES] {
+        signals.send(vec![0xff; size].into()).await.unwrap();
+        let expected = Signal::Sent(vec![0xff; size].into());
+        assert_eq!(listening.next().await, Some(expected));
+    }
+    let refused = signals.send(vec![0; MAX_SIGNAL_BYTES + 1].into()).await;
+    assert!(matches!(refused, Err(LogError::TooLarge { .. })));
+    assert!(listening.next().now_or_never().is_none());
+    assert_eq!(log.tail().await.unwrap().last, Position::ZERO);
+}
+
+async fn a_listener_that_falls_behind_is_told(stack: Stack) {
+    // More than either adapter keeps for a listener.
+    const TOO_MANY: usize = 70_000;
+    let (one, two) = stack.signals().await;
+    let mut slow = one.listen().await.unwrap();
+    let mut quick = one.listen().await.unwrap();
+    // Until all have come, or there were more than are kept for a listener.
+    let came = tokio::spawn(async move {
+        while heard(&mut quick)
+            .await
+            .is_some_and(|signal| signal != "end")
+        {}
+    });
+    for number in 0..TOO_MANY {
+        // What is dropped before it is sent is not what this is about.
+        while two.send(number.to_string().into()).await.is_err() {}
+    }
+    while two.send("end".into()).await.is_err() {}
+    came.await.unwrap();
+    let mut heard_before = 0;
+    while heard(&mut slow).await.is_some() {
+        heard_before += 1;
+    }
+    assert!(heard_before < TOO_MANY, "nothing was missed");
+
+    // It goes on. Should more have been missed meanwhile, that is said too.
+    for signals in [one, two] {
+        signals.send("fresh".into()).await.unwrap();
+        loop {
+            match heard(&mut slow).await.as_deref() {
+                Some("fresh") => break,
+                Some(_) => {}
+                None => signals.send("fresh".into()).await.unwrap(),
+            }
+        }
+    }
+}
+
 /// What only the SQLite log has to stand.
 mod sqlite_only {
     use std::io::{BufRead, BufReader};
@@ -1151,6 +1258,55 @@ mod jetstream_only {
             }
         })
         .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn signals_outlive_the_server() {
+        let Some(mut server) = NatsServer::start() else {
+            return;
+        };
+        let logs = [open_nats(&server).await, open_nats(&server).await];
+        let ends = logs.map(|log| log.signals());
+        let mut listeners = Vec::new();
+        for end in &ends {
+            listeners.push(end.listen().await.unwrap());
+        }
+        for round in 0..3 {
+            server.kill();
+            let begun = Instant::now();
+            for end in &ends {
+                // Until the loss is noticed, signals are lost without a word.
+                let error = within(async {
+                    loop {
+                        match end.send("lost".into()).await {
+                            Ok(()) => tokio::task::yield_now().await,
+                            Err(error) => break error,
+                        }
+                    }
+                });
+                assert!(matches!(error.await, LogError::Unavailable(_)));
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5));
+            server.restart();
+            for (end, listening) in ends.iter().zip(&mut listeners) {
+                within(async {
+                    while heard(listening).await.is_some() {}
+                    // From here on it hears itself.
+                    let own = format!("own {round}");
+                    end.send(own.clone().into()).await.unwrap();
+                    while heard(listening).await.as_ref() != Some(&own) {}
+                })
+                .await;
+            }
+            for (number, end) in ends.iter().enumerate() {
+                let signal = format!("{round} by {number}");
+                end.send(signal.clone().into()).await.unwrap();
+                for listening in &mut listeners {
+                    within(async { while heard(listening).await.as_ref() != Some(&signal) {} })
+                        .await;
+                }
+            }
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use event_log::{
     Appended, EventLog, Events, Expect, Filter, Incarnation, LogError, NewEvent, Position,
-    Recorded, Tail,
+    Recorded, Signals, Tail,
 };
 use events::{
     ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, RoomId,
@@ -177,6 +177,10 @@ impl EventLog for GivenLog {
             }
         }
         Ok(futures::stream::iter(items).boxed())
+    }
+
+    fn signals(&self) -> Arc<dyn Signals> {
+        unreachable!("a replay sends no signals")
     }
 
     async fn follow(&self, _: Filter, _: Position) -> Result<Events, LogError> {

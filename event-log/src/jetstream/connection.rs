@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -34,6 +34,15 @@ struct Link {
     up: bool,
     /// How many times the connection has been lost: what was under way on an earlier one is lost.
     losses: u64,
+    /// How many messages were dropped on this side because they were not read in time.
+    drops: u64,
+}
+
+impl Link {
+    /// Changes with everything by which messages may have been missed.
+    fn misses(self) -> (u64, u64) {
+        (self.losses, self.drops)
+    }
 }
 
 /// A connection to the servers.
@@ -60,11 +69,32 @@ impl LossWatch {
     }
 }
 
+/// Notices that messages may have been missed.
+pub(super) struct MissWatch {
+    link: watch::Receiver<Link>,
+    misses: (u64, u64),
+}
+
+impl MissWatch {
+    /// Returns when messages may have been missed since the last time, and there is a connection.
+    pub(super) async fn missed(&mut self) {
+        let known = self.misses;
+        let news = |link: &Link| link.up && link.misses() != known;
+        let misses = self.link.wait_for(news).await.map(|link| link.misses());
+        match misses {
+            Ok(misses) => self.misses = misses,
+            // The client has been closed, and the messages end too.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 impl Connection {
     pub(super) async fn open(address: &NatsAddress) -> Result<Self, LogError> {
         let (report, link) = watch::channel(Link {
             up: true,
             losses: 0,
+            drops: 0,
         });
         let hosts = address.hosts();
         let options = ConnectOptions::new()
@@ -184,6 +214,39 @@ impl Connection {
         }
     }
 
+    /// Sends a message that nobody answers, if it can be sent within `patience`.
+    pub(super) async fn publish(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        patience: Duration,
+    ) -> Result<(), LogError> {
+        // The client would keep it until there is a connection again, and send it out of date.
+        if !self.link.borrow().up {
+            return Err(self.unavailable("there is no connection"));
+        }
+        match timeout(patience, self.client.publish(subject.to_owned(), payload)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.unavailable(&error.to_string())),
+            Err(_) => Err(self.unavailable("the queue to the server is full")),
+        }
+    }
+
+    /// Subscribes to a subject. The subscription outlives lost connections.
+    pub(super) async fn subscribe(
+        &self,
+        subject: &str,
+    ) -> Result<(Subscriber, MissWatch), LogError> {
+        let mut link = self.ready().await?.link;
+        let misses = link.borrow_and_update().misses();
+        let subscribing = self.client.subscribe(subject.to_owned());
+        match timeout(ANSWER_TIMEOUT, subscribing).await {
+            Ok(Ok(messages)) => Ok((messages, MissWatch { link, misses })),
+            Ok(Err(error)) => Err(self.unavailable(&error.to_string())),
+            Err(_) => Err(self.unavailable("the queue to the server is full")),
+        }
+    }
+
     pub(super) fn unavailable(&self, reason: &str) -> LogError {
         LogError::Unavailable(format!("{}: {reason}", self.hosts))
     }
@@ -214,7 +277,11 @@ fn notice(report: &watch::Sender<Link>, hosts: &str, event: &Event) {
         Event::LameDuckMode | Event::Draining => {
             tracing::info!(%hosts, "the NATS server is about to stop");
         }
-        Event::SlowConsumer(_) => tracing::warn!(%hosts, "NATS messages were dropped"),
+        Event::SlowConsumer(_) => {
+            // One for each message: whom it concerns tells the operator, once.
+            tracing::debug!(%hosts, "a NATS message was dropped");
+            report.send_modify(|link| link.drops += 1);
+        }
         Event::ServerError(error) => {
             tracing::warn!(%hosts, %error, "the NATS server reports an error")
         }

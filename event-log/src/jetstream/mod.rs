@@ -7,6 +7,7 @@
 mod connection;
 mod delivery;
 mod monitor;
+mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +33,11 @@ use tokio::time::{Instant, timeout};
 use crate::rooms::RoomSet;
 use crate::{
     Appended, EventLog, Events, ExpectText, Filter, Incarnation, LogError, NatsAddress, NewEvent,
-    Recorded, Tail, append_measured,
+    Recorded, Signals, Tail, append_measured,
 };
 use connection::Connection;
 use delivery::Delivery;
+use signals::NatsSignals;
 
 /// Every subject of the log.
 const SUBJECTS: &str = "chat.>";
@@ -452,6 +454,10 @@ impl EventLog for JetStreamLog {
         }
         Ok(monitor::syncs_always(&self.address, &self.connection.server_id()).await)
     }
+
+    fn signals(&self) -> Arc<dyn Signals> {
+        Arc::new(NatsSignals::new(self))
+    }
 }
 
 fn message_id(event: &NewEvent) -> String {
@@ -596,6 +602,16 @@ fn unfit(config: &Config) -> Option<String> {
     if !takes_all {
         return Some(format!("does not take the subjects {SUBJECTS}"));
     }
+    let signals = signals::subject_of(&config.name);
+    if config
+        .subjects
+        .iter()
+        .any(|subject| covers(subject, &signals))
+    {
+        return Some(format!(
+            "would keep what is not to be kept: it must not take the subject {signals}"
+        ));
+    }
     let drops = [
         (config.retention != RetentionPolicy::Limits, "retention"),
         (!config.max_age.is_zero(), "max_age"),
@@ -622,13 +638,38 @@ fn unfit(config: &Config) -> Option<String> {
     reason.map(|(_, reason)| (*reason).to_owned())
 }
 
+/// Whether a subject with wildcards covers one without.
+fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in pattern.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_subject_with_wildcards_covers_what_matches() {
+        for pattern in ["a.b.c", "a.>", "a.b.>", "*.b.*", ">"] {
+            assert!(covers(pattern, "a.b.c"), "{pattern}");
+        }
+        for pattern in ["a.b", "a.b.c.>", "a.b.c.d", "*.*", "b.>", "chat.>"] {
+            assert!(!covers(pattern, "a.b.c"), "{pattern}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_loses_events_is_no_log() {
         let fit = Config {
+            name: "X".to_owned(),
             subjects: vec![SUBJECTS.to_owned()],
             ..Config::default()
         };
@@ -639,6 +680,9 @@ mod tests {
             unfit(&config).unwrap_or_default()
         };
         assert!(reason(|it| it.subjects = vec!["other".to_owned()]).contains("chat.>"));
+        assert!(
+            reason(|it| it.subjects.push("hansard.>".to_owned())).contains("hansard.signals.X")
+        );
         assert!(reason(|it| it.max_age = Duration::from_secs(1)).contains("max_age"));
         assert!(reason(|it| it.max_bytes = 1).contains("max_bytes"));
         assert!(reason(|it| it.retention = RetentionPolicy::WorkQueue).contains("retention"));

@@ -6,6 +6,7 @@
 
 mod reader;
 mod schema;
+mod signals;
 mod writer;
 
 use std::path::Path;
@@ -18,10 +19,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 
 use crate::{
-    Appended, EventLog, Events, Filter, Incarnation, LogError, NewEvent, Recorded, Tail,
+    Appended, EventLog, Events, Filter, Incarnation, LogError, NewEvent, Recorded, Signals, Tail,
     append_measured,
 };
 use reader::Readers;
+use signals::LocalSignals;
 use writer::Writer;
 
 /// How often a follower looks by itself, should no notice reach it.
@@ -34,6 +36,7 @@ pub struct SqliteLog {
     readers: Arc<Readers>,
     /// The last position known to be committed, by this process or another.
     committed: watch::Sender<Position>,
+    signals: Arc<LocalSignals>,
 }
 
 impl SqliteLog {
@@ -59,6 +62,7 @@ impl SqliteLog {
             writer: Writer::start(connection, committed.clone())?,
             readers,
             committed,
+            signals: Arc::new(LocalSignals::new()),
         })
     }
 
@@ -122,6 +126,10 @@ impl EventLog for SqliteLog {
     async fn durability(&self) -> Result<Result<(), String>, LogError> {
         // Every connection is opened with `synchronous=FULL`: a commit returns once it is on the disk.
         Ok(Ok(()))
+    }
+
+    fn signals(&self) -> Arc<dyn Signals> {
+        Arc::clone(&self.signals) as Arc<dyn Signals>
     }
 }
 

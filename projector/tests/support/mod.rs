@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use event_log::{
-    Appended, EventLog, Events, Expect, Filter, LogError, NewEvent, Position, Recorded, SqliteLog,
-    Tail,
+    Appended, EventLog, Events, Expect, Filter, LogError, NewEvent, Position, Recorded, Signals,
+    SqliteLog, Tail,
 };
 use events::{
     Envelope, Event, MessagePosted, RoomId, RoomInitiated, RoomType, Subject, UserCreated, UserId,
@@ -344,6 +344,10 @@ impl EventLog for Log {
     async fn tail(&self) -> Result<Tail, LogError> {
         self.reached()?;
         self.inner.tail().await
+    }
+
+    fn signals(&self) -> Arc<dyn Signals> {
+        self.inner.signals()
     }
 
     async fn durability(&self) -> Result<Result<(), String>, LogError> {

@@ -164,6 +164,10 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// The events after `after` that match, in order, up to the end of the log at the time of the call.
     ///
+    /// A server bears a limited number of reads at once: the others wait for their turn, which ends when
+    /// the stream has ended or is dropped. So read without long pauses, and don't begin a read in the
+    /// middle of another.
+    ///
     /// # Errors
     /// [`LogError::Unavailable`], at once or as the stream's last item.
     async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError>;

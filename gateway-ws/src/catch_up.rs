@@ -1,21 +1,22 @@
-//! Making a subscription: checking it, replaying the room's history from the log, and going live.
+//! Making a subscription: checking it, replaying what was missed, and going live.
 //!
-//! The switch from history to live has neither gap nor duplicate, by positions alone. The log is read
-//! up to the hub's position, again and again, until the client has taken all of it and the hub has hardly
-//! moved on; then the connection joins the room in the hub, at position J say, and the log is read up to
-//! J. The hub delivers what comes after J. Meanwhile that waits with the connection, in a bounded queue;
+//! The switch from history to live has neither gap nor duplicate, by positions alone. What the hub has
+//! handed out is read, from its recent events or from the log, again and again, until the client has taken
+//! all of it and the hub has hardly moved on; then the connection joins the room in the hub, at position J
+//! say, and what is missing up to J is read. The hub delivers what comes after J. Meanwhile that waits with the connection, in a bounded queue;
 //! should it overflow, the connection leaves the room and begins again from where it has got to. So
 //! memory is bounded however long the history and however busy the room, and a client that reads slowly
 //! is only longer in catching up.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use axum::extract::ws::Utf8Bytes;
-use event_log::{Filter, LogError};
-use events::{Event, Position, Room, RoomId, UserId};
+use event_log::{Filter, LogError, Tail};
+use events::{Envelope, Event, Position, Room, RoomId, UserId};
 use futures::TryStreamExt;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,7 +24,7 @@ use crate::Shared;
 use crate::hub::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pause::Pause;
-use crate::protocol::{ErrorCode, ServerFrame};
+use crate::protocol::{After, ErrorCode, LogTag, ServerFrame};
 use crate::render::decode;
 
 /// How many positions the hub may be ahead when a catching-up connection joins: an upper bound of how
@@ -33,27 +34,57 @@ const NEAR: u64 = 512;
 /// How many frames are made ahead of their being written.
 const AHEAD: usize = 16;
 
+/// How many recent events are looked through at a time.
+const PAGE: usize = 256;
+
+/// What a subscription is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One room.
+    Room(RoomId),
+    /// All rooms of the caller.
+    Own,
+}
+
+impl Scope {
+    /// The one room.
+    pub fn room(self) -> Option<RoomId> {
+        match self {
+            Self::Room(room) => Some(room),
+            Self::Own => None,
+        }
+    }
+}
+
 /// A subscription to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// To which room.
-    pub room: RoomId,
+    /// To what.
+    pub scope: Scope,
     /// The last position the client has.
-    pub after: Option<Position>,
-    /// The replay that this one continues: how many events that had sent.
-    pub continues: Option<u64>,
+    pub after: Option<After>,
+    /// Whether the members' presence is wanted.
+    pub presence: bool,
+    /// Whether it goes on with a replay that had to stop at `after`.
+    pub continues: bool,
 }
 
 /// What the connection is to do next for a catch-up.
 #[derive(Debug)]
 pub enum Step {
-    /// Send a frame.
-    Send {
+    /// Send a frame that tells of no event.
+    Send(Utf8Bytes),
+    /// Send a frame that tells of an event.
+    Replay {
+        /// Where it happened.
+        room: RoomId,
+        /// The event's position.
+        position: Position,
         /// The frame.
         frame: Utf8Bytes,
-        /// The event it tells of, if any.
-        position: Option<Position>,
     },
+    /// Watch the presence of the room's members.
+    Watch(RoomId, Vec<UserId>),
     /// Answer when everything has been written.
     Drain(oneshot::Sender<()>),
 }
@@ -65,8 +96,8 @@ pub enum Outcome {
     Live {
         /// Where live begins.
         from: Position,
-        /// How many events were replayed; `None` when nothing had to be.
-        replayed: Option<u64>,
+        /// Whether events before that had been asked for.
+        resumed: bool,
     },
     /// There is no subscription: it was refused, or the room is deleted.
     Over,
@@ -83,7 +114,7 @@ pub enum Progress {
 
 /// A running catch-up. It gets on only while it is asked for the next step, in the connection's own task.
 pub struct CatchUp {
-    room: RoomId,
+    scope: Scope,
     steps: mpsc::Receiver<Step>,
     work: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     outcome: Option<Outcome>,
@@ -104,21 +135,20 @@ impl CatchUp {
             user,
             connection,
             outbox,
-            room: request.room,
+            request,
             steps: sender,
-            replayed: request.continues.unwrap_or(0),
         };
         Self {
-            room: request.room,
+            scope: request.scope,
             steps,
-            work: Some(Box::pin(work.run(request))),
+            work: Some(Box::pin(work.run())),
             outcome: None,
         }
     }
 
-    /// Which room it is about.
-    pub fn room(&self) -> RoomId {
-        self.room
+    /// What the subscription is to.
+    pub fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// The next step. Dropping the future loses nothing.
@@ -160,37 +190,57 @@ struct Work {
     user: UserId,
     connection: ConnectionId,
     outbox: Arc<Outbox>,
-    room: RoomId,
+    request: Request,
     steps: mpsc::Sender<Step>,
-    replayed: u64,
 }
 
 /// The room has been deleted, and the client told.
 struct RoomIsGone;
 
+/// Why an `after` can't be resumed from.
+const BEYOND_THE_END: &str = "the position lies beyond the end of the log";
+const ANOTHER_LOG: &str = "the position belongs to another log";
+
 impl Work {
-    async fn run(mut self, request: Request) -> Outcome {
+    async fn run(mut self) -> Outcome {
         self.shared.hub.started().await;
-        if request.continues.is_some() {
-            let after = request.after.unwrap_or(Position::ZERO);
+        let after = self.request.after;
+        if self.request.continues {
+            let after = after.map_or(Position::ZERO, |after| after.position);
             return self.replay(after).await;
         }
-        if !self.may_subscribe(request.after).await {
+        if !self.may_subscribe(after.map(|after| after.position)).await {
             return Outcome::Over;
         }
-        let Some(after) = request.after else {
+        let Some(after) = after else {
             return self.begin_now(None).await;
         };
-        if after > self.shared.hub.position() {
-            // Not yet handed out here, or beyond the end.
-            if after > self.end_of_log().await {
-                let reason = "the position lies beyond the end of the log";
-                return self.begin_now(Some(reason)).await;
-            }
+        if let Some(reason) = self.unusable(after).await {
+            return self.begin_now(Some(reason)).await;
         }
+        let after = after.position;
         let position = self.shared.hub.position().max(after);
         self.subscribed(position, true, None).await;
+        self.watch().await;
         self.replay(after).await
+    }
+
+    /// Why the client can't resume from there, if it can't.
+    async fn unusable(&self, after: After) -> Option<&'static str> {
+        let here = self.shared.hub.cursor(after.position).log;
+        let is_known_here = after.log.is_none_or(|log| log == here);
+        if is_known_here && after.position <= self.shared.hub.position() {
+            return None;
+        }
+        // Not yet handed out here, or beyond the end; or the log has been replaced just now.
+        let tail = self.tail().await;
+        if after
+            .log
+            .is_some_and(|log| log != LogTag::of(&tail.incarnation))
+        {
+            return Some(ANOTHER_LOG);
+        }
+        (after.position > tail.last).then_some(BEYOND_THE_END)
     }
 
     /// Subscribes from now on, without replay.
@@ -201,9 +251,10 @@ impl Work {
             return Outcome::Over;
         }
         self.subscribed(from, false, reason).await;
+        self.watch().await;
         Outcome::Live {
             from,
-            replayed: None,
+            resumed: false,
         }
     }
 
@@ -225,7 +276,7 @@ impl Work {
             Ok(()) => Outcome::Live {
                 // The client may be ahead of this process's hub.
                 from: joined.max(cursor),
-                replayed: Some(self.replayed),
+                resumed: true,
             },
             Err(RoomIsGone) => Outcome::Over,
         }
@@ -233,23 +284,29 @@ impl Work {
 
     fn join(&self) -> Position {
         let hub = &self.shared.hub;
-        hub.join(self.room, self.connection, &self.outbox)
+        match self.request.scope {
+            Scope::Room(room) => hub.join(room, self.connection, &self.outbox),
+            Scope::Own => hub.join_own(self.user, self.connection, &self.outbox),
+        }
     }
 
     /// Whether the caller may subscribe; if not, the client is told.
     ///
     /// That the caller exists was checked when the connection was made, and its deletion ends that.
     async fn may_subscribe(&mut self, after: Option<Position>) -> bool {
-        let refusal = match self.look_up_room().await {
+        let Scope::Room(id) = self.request.scope else {
+            return true;
+        };
+        let refusal = match self.look_up(id).await {
             Some(room) if room.deleted => {
                 let was_there = room.has_member(self.user);
                 if was_there && after.is_some_and(|after| after < room.position) {
                     // The client subscribed while the room lived: it learns what it missed.
                     let frame = ServerFrame::RoomDeleted {
-                        room: self.room,
-                        position: room.position,
+                        room: id,
+                        position: self.shared.hub.cursor(room.position),
                     };
-                    self.send(frame.encode(), Some(room.position)).await;
+                    self.replayed(id, room.position, frame.encode()).await;
                     return false;
                 }
                 (ErrorCode::UnknownRoom, contract::texts::UNKNOWN_ROOM)
@@ -264,14 +321,31 @@ impl Work {
         let frame = ServerFrame::Error {
             code: refusal.0.as_str(),
             message: refusal.1,
-            room: Some(self.room),
+            room: Some(id),
         };
-        self.send(frame.encode(), None).await;
+        self.send(frame.encode()).await;
         false
     }
 
-    /// Sends what happened in the room after `cursor` up to and with `end`, which the hub has handed
-    /// out, so that the log has it.
+    /// Has the members' presence watched, if that is wanted.
+    async fn watch(&mut self) {
+        if !self.request.presence {
+            return;
+        }
+        let rooms = match self.request.scope {
+            Scope::Room(room) => vec![room],
+            Scope::Own => self.shared.hub.memberships().living(self.user),
+        };
+        for id in rooms {
+            if let Some(room) = self.look_up(id).await {
+                // As in `send`.
+                let _ = self.steps.send(Step::Watch(id, room.members)).await;
+            }
+        }
+    }
+
+    /// Sends what happened after `cursor` up to and with `end`, which the hub has handed out, so that the
+    /// log has it.
     async fn copy(&mut self, cursor: &mut Position, end: Position) -> Result<(), RoomIsGone> {
         let mut pause = Pause::new();
         while *cursor < end {
@@ -295,7 +369,37 @@ impl Work {
         cursor: &mut Position,
         end: Position,
     ) -> Result<Result<(), RoomIsGone>, LogError> {
-        let filter = Filter::Room(self.room);
+        let hub = Arc::clone(&self.shared.hub);
+        // The memberships know every room that was created up to `end`.
+        let rooms: HashSet<RoomId> = match self.request.scope {
+            Scope::Room(room) => HashSet::from([room]),
+            Scope::Own => {
+                let rooms = hub.memberships().since(self.user, *cursor);
+                rooms.into_iter().collect()
+            }
+        };
+        while let Some(recent) = hub.recent(*cursor, end, PAGE) {
+            let is_last = recent.len() < PAGE;
+            for (position, envelope) in recent {
+                if envelope
+                    .event
+                    .room()
+                    .is_some_and(|room| rooms.contains(&room))
+                    && let Err(gone) = self.copy_event(position, &envelope).await?
+                {
+                    return Ok(Err(gone));
+                }
+                *cursor = position;
+            }
+            if is_last {
+                *cursor = end;
+                return Ok(Ok(()));
+            }
+        }
+        let filter = match self.request.scope {
+            Scope::Room(room) => Filter::Room(room),
+            Scope::Own => Filter::Rooms(rooms.into_iter().collect()),
+        };
         let mut events = self.shared.log.read(filter, *cursor).await?;
         while let Some(recorded) = events.try_next().await? {
             let position = recorded.position;
@@ -303,15 +407,10 @@ impl Work {
                 break;
             }
             // The follower warns of what can't be decoded; here it is just skipped.
-            if let Some(envelope) = decode(&recorded) {
-                let push = self.shared.renderer.render(position, &envelope).await?;
-                if let Some(push) = push {
-                    self.replayed += 1;
-                    self.send(push.frame, Some(position)).await;
-                }
-                if matches!(envelope.event, Event::RoomDeleted(_)) {
-                    return Ok(Err(RoomIsGone));
-                }
+            if let Some(envelope) = decode(&recorded)
+                && let Err(gone) = self.copy_event(position, &envelope).await?
+            {
+                return Ok(Err(gone));
             }
             *cursor = position;
         }
@@ -319,12 +418,40 @@ impl Work {
         Ok(Ok(()))
     }
 
+    /// Sends what the event is to the client, if it is anything. Sending is last, so that after an error
+    /// the same event can be tried again.
+    async fn copy_event(
+        &mut self,
+        position: Position,
+        envelope: &Envelope,
+    ) -> Result<Result<(), RoomIsGone>, LogError> {
+        let Some(room) = envelope.event.room() else {
+            return Ok(Ok(()));
+        };
+        let is_deletion = matches!(envelope.event, Event::RoomDeleted(_));
+        if self.request.scope == Scope::Own && !is_deletion {
+            // Of a room that is gone by now, the client is told that it is gone, not what was in it.
+            let room = self.shared.directory.room(room).await?;
+            if room.is_none_or(|room| room.deleted) {
+                return Ok(Ok(()));
+            }
+        }
+        let cursor = self.shared.hub.cursor(position);
+        if let Some(push) = self.shared.renderer.render(cursor, envelope).await? {
+            self.replayed(room, position, push.frame).await;
+        }
+        if is_deletion && self.request.scope != Scope::Own {
+            return Ok(Err(RoomIsGone));
+        }
+        Ok(Ok(()))
+    }
+
     // While the log is lost, subscribing takes longer.
 
-    async fn look_up_room(&self) -> Option<Room> {
+    async fn look_up(&self, room: RoomId) -> Option<Room> {
         let mut pause = Pause::new();
         loop {
-            match self.shared.directory.room(self.room).await {
+            match self.shared.directory.room(room).await {
                 Ok(room) => return room,
                 Err(error) => tracing::debug!(%error, "a subscription waits for the log"),
             }
@@ -332,11 +459,11 @@ impl Work {
         }
     }
 
-    async fn end_of_log(&self) -> Position {
+    async fn tail(&self) -> Tail {
         let mut pause = Pause::new();
         loop {
             match self.shared.log.tail().await {
-                Ok(tail) => return tail.last,
+                Ok(tail) => return tail,
                 Err(error) => tracing::debug!(%error, "a subscription waits for the log"),
             }
             pause.wait().await;
@@ -345,17 +472,27 @@ impl Work {
 
     async fn subscribed(&self, position: Position, recovered: bool, reason: Option<&str>) {
         let frame = ServerFrame::Subscribed {
-            room: self.room,
-            position,
+            room: self.request.scope.room(),
+            position: self.shared.hub.cursor(position),
             recovered,
             reason,
         };
-        self.send(frame.encode(), None).await;
+        self.send(frame.encode()).await;
     }
 
-    async fn send(&self, frame: Utf8Bytes, position: Option<Position>) {
+    async fn replayed(&self, room: RoomId, position: Position, frame: Utf8Bytes) {
+        let step = Step::Replay {
+            room,
+            position,
+            frame,
+        };
+        // As in `send`.
+        let _ = self.steps.send(step).await;
+    }
+
+    async fn send(&self, frame: Utf8Bytes) {
         // Fails only when the connection is gone, and then this work is dropped as well.
-        let _ = self.steps.send(Step::Send { frame, position }).await;
+        let _ = self.steps.send(Step::Send(frame)).await;
     }
 
     async fn drained(&self) {

@@ -1,4 +1,4 @@
-//! One WebSocket connection: one task, from the upgrade to the close.
+//! One connection of a client, over whatever transport: one task, from its beginning to its close.
 //!
 //! What is to be sent waits in two places: the outbox, which the hub fills, and `pending`, which this
 //! task fills only while it is short. A client that stops reading stops `pending`, then the reading of its own
@@ -6,61 +6,43 @@
 //! position to resume from.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use axum::extract::ws::Utf8Bytes;
 use events::{Position, RoomId, Timestamp, UserId};
-use futures::stream::{SplitSink, SplitStream};
-use futures::{Sink, SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt};
 use platform::auth::{Claims, TokenError};
+use platform::config::AuthMode;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
 
 use crate::Shared;
-use crate::catch_up::{CatchUp, Outcome, Progress, Request, Step};
-use crate::hub::ConnectionId;
-use crate::outbox::{Ended, Outbox, Push};
-use crate::protocol::{ClientFrame, ErrorCode, InvalidFrame, ServerFrame, close};
+use crate::catch_up::{CatchUp, Outcome, Progress, Request, Scope, Step};
+use crate::hub::{ConnectionId, TooManyConnections};
+use crate::outbox::{Ended, Outbox, Push, PushKind};
+use crate::protocol::{
+    After, ClientFrame, Cursor, ErrorCode, InvalidFrame, ServerFrame, Typing, close,
+};
+use crate::rate::Allowance;
+use crate::signals::Message;
+use crate::subscriptions::{Resumed, Subscription, Subscriptions, Waiting};
+use crate::transport::{FrameSink, FrameStream, Gone, Incoming, Kind, Outgoing, Transport};
 
 /// With this many frames or bytes waiting to be written, nothing is done that would add more.
 const MAX_PENDING_FRAMES: usize = 64;
 const MAX_PENDING_BYTES: usize = 256 * 1024;
 
-/// Runs a connection to its end. `claims` is what the upgrade's `Authorization` header said, if it had
-/// one; without, the first frame must bring the token.
-pub async fn run(shared: Arc<Shared>, socket: WebSocket, claims: Option<Result<Claims, String>>) {
+/// Runs a connection to its end. `claims` is what the client's token said, if it came with one; without,
+/// it has to say later who it is.
+pub async fn run<Out: FrameSink, In: FrameStream>(
+    shared: Arc<Shared>,
+    transport: Transport<Out, In>,
+    claims: Option<Result<Claims, String>>,
+) {
     let gauge = metrics::gauge!("hansard_sockets");
     gauge.increment(1.0);
-    let (sink, stream) = socket.split();
-    let limits = &shared.limits;
-    let outbox = Arc::new(Outbox::new(limits.queue_frames, limits.queue_bytes));
-    let now = Instant::now();
-    let mut connection = Connection {
-        id: shared.hub.name(),
-        writer: Writer {
-            sink,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            unflushed: false,
-            on_drained: None,
-        },
-        stream,
-        outbox,
-        user: None,
-        rooms: HashMap::new(),
-        requests: VecDeque::new(),
-        catch_up: None,
-        heard: now,
-        pinged: false,
-        leave_at: None,
-        tokens: f64::from(limits.frame_burst),
-        tokens_at: now,
-        authenticate_by: now + limits.auth_timeout,
-        shared,
-    };
+    let mut connection = Connection::new(shared, transport);
     let end = connection.serve(claims).await;
     connection.unregister();
     connection.close(end).await;
@@ -77,6 +59,8 @@ enum End {
     Close {
         code: u16,
         reason: String,
+        /// Where to resume from, when what is pending is not sent first.
+        resume: Option<Cursor>,
         /// Whether what is pending is sent first.
         finish: bool,
     },
@@ -87,68 +71,50 @@ impl End {
         Self::Close {
             code,
             reason: reason.into(),
+            resume: None,
             finish: true,
         }
     }
 }
 
-struct Connection {
+struct Connection<Out, In> {
     shared: Arc<Shared>,
     id: ConnectionId,
-    writer: Writer,
-    stream: SplitStream<WebSocket>,
+    kind: Kind,
+    writer: Writer<Out>,
+    stream: In,
     outbox: Arc<Outbox>,
     user: Option<Authenticated>,
-    rooms: HashMap<RoomId, Subscription>,
+    subscriptions: Subscriptions,
     /// Subscriptions still to be made, one after the other.
     requests: VecDeque<Request>,
     catch_up: Option<CatchUp>,
+    /// From where subscriptions resume that don't say it themselves.
+    after: Option<After>,
+    /// The members whose presence is watched, by room.
+    watched: HashMap<RoomId, Vec<UserId>>,
+    /// Whether the presence of the members of all rooms is watched, later ones included.
+    watches_own: bool,
     /// When the client was last heard.
     heard: Instant,
     /// Whether it has been pinged since.
     pinged: bool,
     /// When to leave, once the process is to shut down.
     leave_at: Option<Instant>,
-    /// How many frames the client may send now, and when that was reckoned.
-    tokens: f64,
-    tokens_at: Instant,
+    frames_allowed: Allowance,
+    typing_allowed: Allowance,
     authenticate_by: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Authenticated {
     user: UserId,
-    expires_at: Timestamp,
+    /// When the token expires; without a token, never.
+    expires_at: Option<Timestamp>,
 }
 
-/// What a connection has of a room.
-enum Subscription {
-    /// Pushes after this position are sent on.
-    Live(Position),
-    /// Its history is being sent, or waits for its turn.
-    CatchingUp(Box<Waiting>),
-}
-
-/// The live pushes that wait for a catch-up.
-#[derive(Default)]
-struct Waiting {
-    pushes: VecDeque<Arc<Push>>,
-    bytes: usize,
-    /// There were too many; the catch-up has to go on from where it has got to.
-    overflowed: bool,
-    /// What of the room has been sent; `None` when the client asked for no history.
-    sent: Option<Position>,
-}
-
-/// A frame to send.
-struct Outgoing {
-    message: Message,
-    /// The event it tells of, if any.
-    position: Option<Position>,
-}
-
-struct Writer {
-    sink: SplitSink<WebSocket, Message>,
+struct Writer<Out> {
+    sink: Out,
     pending: VecDeque<Outgoing>,
     pending_bytes: usize,
     unflushed: bool,
@@ -156,7 +122,17 @@ struct Writer {
     on_drained: Option<oneshot::Sender<()>>,
 }
 
-impl Writer {
+impl<Out: FrameSink> Writer<Out> {
+    fn new(sink: Out) -> Self {
+        Self {
+            sink,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            unflushed: false,
+            on_drained: None,
+        }
+    }
+
     fn has_work(&self) -> bool {
         self.unflushed || !self.pending.is_empty()
     }
@@ -165,12 +141,9 @@ impl Writer {
         self.pending.len() < MAX_PENDING_FRAMES && self.pending_bytes < MAX_PENDING_BYTES
     }
 
-    fn text(&mut self, frame: Utf8Bytes, position: Option<Position>) {
-        self.pending_bytes += frame.as_str().len();
-        self.pending.push_back(Outgoing {
-            message: Message::Text(frame),
-            position,
-        });
+    fn text(&mut self, text: Utf8Bytes, position: Option<Position>) {
+        self.pending_bytes += text.as_str().len();
+        self.pending.push_back(Outgoing::Frame { text, position });
     }
 
     fn when_drained(&mut self, answer: oneshot::Sender<()>) {
@@ -182,20 +155,27 @@ impl Writer {
         }
     }
 
+    /// The first event that is still to be written.
+    fn first_pending(&self) -> Option<Position> {
+        let pending = self.pending.iter().filter_map(|outgoing| match outgoing {
+            Outgoing::Frame { position, .. } => *position,
+            Outgoing::Ping | Outgoing::Close { .. } => None,
+        });
+        pending.min()
+    }
+
     /// Writes what is pending, with one flush for all of it. Dropping the future loses nothing.
-    async fn write(&mut self) -> Result<(), axum::Error> {
+    async fn write(&mut self) -> Result<(), Gone> {
         let pushed = metrics::counter!("hansard_pushed_messages_total");
         while !self.pending.is_empty() {
-            std::future::poll_fn(|context| Pin::new(&mut self.sink).poll_ready(context)).await?;
+            std::future::poll_fn(|context| self.sink.poll_ready_unpin(context)).await?;
             if let Some(outgoing) = self.pending.pop_front() {
                 self.unflushed = true;
-                if let Message::Text(text) = &outgoing.message {
+                if let Outgoing::Frame { text, position } = &outgoing {
                     self.pending_bytes -= text.as_str().len();
+                    pushed.increment(u64::from(position.is_some()));
                 }
-                Pin::new(&mut self.sink).start_send(outgoing.message)?;
-                if outgoing.position.is_some() {
-                    pushed.increment(1);
-                }
+                self.sink.start_send_unpin(outgoing)?;
             }
         }
         self.sink.flush().await?;
@@ -208,12 +188,42 @@ impl Writer {
     }
 }
 
-impl Connection {
+impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
+    fn new(shared: Arc<Shared>, transport: Transport<Out, In>) -> Self {
+        let limits = &shared.limits;
+        let now = Instant::now();
+        Self {
+            id: shared.hub.name(),
+            kind: transport.kind,
+            writer: Writer::new(transport.sink),
+            stream: transport.stream,
+            outbox: Arc::new(Outbox::new(limits.queue_frames, limits.queue_bytes)),
+            user: None,
+            subscriptions: Subscriptions::default(),
+            requests: VecDeque::new(),
+            catch_up: None,
+            after: transport.after,
+            watched: HashMap::new(),
+            watches_own: false,
+            heard: now,
+            pinged: false,
+            leave_at: None,
+            frames_allowed: Allowance::new(limits.frames_per_second, limits.frame_burst, now),
+            typing_allowed: Allowance::new(
+                limits.typing_per_second,
+                limits.typing_per_second.saturating_mul(2),
+                now,
+            ),
+            authenticate_by: now + limits.auth_timeout,
+            shared,
+        }
+    }
+
     async fn serve(&mut self, claims: Option<Result<Claims, String>>) -> End {
         match claims {
             None => {}
             Some(Ok(claims)) => {
-                if let Err(end) = self.authenticate(claims, false).await {
+                if let Err(end) = self.authenticate(claims.into(), false).await {
                     return end;
                 }
             }
@@ -240,12 +250,12 @@ impl Connection {
                     }
                 }
                 written = self.writer.write(), if self.writer.has_work() => {
-                    if written.is_err() {
+                    if let Err(Gone) = written {
                         return End::Gone;
                     }
                 }
-                message = self.stream.next(), if self.writer.has_room() => {
-                    if let Some(end) = self.on_message(message).await {
+                incoming = self.stream.next(), if self.writer.has_room() => {
+                    if let Some(end) = self.on_incoming(incoming).await {
                         return end;
                     }
                 }
@@ -261,10 +271,15 @@ impl Connection {
 
     /// When something is to be done even if nothing happens.
     fn deadline(&self) -> Instant {
-        let mut deadline = self.heard + self.silence_allowed();
-        match self.user {
-            None => deadline = deadline.min(self.authenticate_by),
-            Some(user) => deadline = deadline.min(Instant::now() + time_until(user.expires_at)),
+        let silent = self.heard + self.silence_allowed();
+        let unauthenticated = self.user.is_none().then_some(self.authenticate_by);
+        let only_here = silent.min(unauthenticated.unwrap_or(silent));
+        let mut deadline = match self.kind {
+            Kind::WebSocket => only_here,
+            Kind::SocketIo => Instant::now() + LONG,
+        };
+        if let Some(expires_at) = self.user.and_then(|user| user.expires_at) {
+            deadline = deadline.min(Instant::now() + time_until(expires_at));
         }
         if let Some(leave_at) = self.leave_at {
             deadline = deadline.min(leave_at);
@@ -287,28 +302,27 @@ impl Connection {
                 "the gateway is shutting down; connect again and resume",
             ));
         }
-        match self.user {
-            None if self.authenticate_by <= now => {
-                return Some(self.refuse("no token came in time; send it in the first frame"));
-            }
-            Some(user) if user.expires_at <= Timestamp::now() => {
-                return Some(self.refuse(&TokenError::Expired.to_string()));
-            }
-            _ => {}
+        let expires_at = self.user.and_then(|user| user.expires_at);
+        if expires_at.is_some_and(|expires_at| expires_at <= Timestamp::now()) {
+            return Some(self.refuse(&TokenError::Expired.to_string()));
+        }
+        if self.kind == Kind::SocketIo {
+            return None;
+        }
+        if self.user.is_none() && self.authenticate_by <= now {
+            return Some(self.refuse("no token came in time; send it in the first frame"));
         }
         if self.heard + self.silence_allowed() <= now {
             if self.pinged {
                 return Some(End::Close {
                     code: close::SILENT,
                     reason: "nothing was heard for too long".to_owned(),
+                    resume: None,
                     finish: false,
                 });
             }
             self.pinged = true;
-            self.writer.pending.push_back(Outgoing {
-                message: Message::Ping(bytes::Bytes::new()),
-                position: None,
-            });
+            self.writer.pending.push_back(Outgoing::Ping);
         }
         None
     }
@@ -324,95 +338,79 @@ impl Connection {
 
     // --- What the client sends ---
 
-    async fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Option<End> {
-        let message = match message {
-            None => return Some(End::Gone),
-            Some(Err(error)) => return Some(self.on_broken_frame(error)),
-            Some(Ok(message)) => message,
-        };
+    async fn on_incoming(&mut self, incoming: Option<Incoming>) -> Option<End> {
         self.heard = Instant::now();
         self.pinged = false;
-        match message {
-            Message::Close(_) => return Some(End::ClosedByClient),
-            // The library answers pings. They count like other frames.
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Binary(_) => {
-                if self.take_token() {
-                    self.error(
-                        ErrorCode::UnsupportedFrame,
-                        "binary frames are not supported; send JSON in text frames",
-                        None,
-                    );
+        match incoming {
+            None => return Some(End::Gone),
+            Some(Incoming::Closing) => return Some(End::ClosedByClient),
+            Some(Incoming::Broken {
+                code,
+                reason,
+                error,
+            }) => {
+                if let Some(error) = error {
+                    self.error(error, &reason, None);
                 }
+                return Some(End::close(code, reason));
             }
-            Message::Text(text) => {
-                if self.take_token() {
-                    return self.on_text(text.as_str()).await;
+            Some(Incoming::Alive) => {}
+            Some(incoming) if self.may_send_frame() => match incoming {
+                Incoming::Frame(Ok(frame)) => return self.on_frame(frame).await,
+                Incoming::Frame(Err(InvalidFrame { code, message })) => {
+                    self.error(code, &message, None);
                 }
-            }
+                Incoming::Identity(user) => return self.identify(user).await,
+                Incoming::Bring { user, room } => self.bring(user, room).await,
+                Incoming::Alive | Incoming::Closing | Incoming::Broken { .. } => {}
+            },
+            Some(_) => {}
         }
         None
     }
 
-    fn on_broken_frame(&mut self, error: axum::Error) -> End {
-        let error = error.into_inner();
-        match error.downcast_ref::<tungstenite::Error>() {
-            Some(tungstenite::Error::Capacity(_)) => {
-                let message = format!(
-                    "a message may have at most {} bytes",
-                    self.shared.limits.message_bytes
-                );
-                self.error(ErrorCode::TooLarge, &message, None);
-                End::close(close::TOO_LARGE, message)
-            }
-            Some(tungstenite::Error::Utf8(_)) => {
-                End::close(close::PROTOCOL_ERROR, "a text frame is not UTF-8")
-            }
-            Some(tungstenite::Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            )) => End::Gone,
-            Some(tungstenite::Error::Protocol(_)) => {
-                End::close(close::PROTOCOL_ERROR, "a frame is not as RFC 6455 wants it")
-            }
-            _ => End::Gone,
-        }
-    }
-
-    async fn on_text(&mut self, text: &str) -> Option<End> {
-        let frame = match ClientFrame::read(text) {
-            Ok(frame) => frame,
-            Err(InvalidFrame { code, message }) => {
-                self.error(code, &message, None);
-                return None;
-            }
-        };
+    async fn on_frame(&mut self, frame: ClientFrame) -> Option<End> {
         match (frame, self.user) {
             (ClientFrame::Ping, _) => self.writer.text(ServerFrame::Pong.encode(), None),
             (ClientFrame::Auth { token }, _) => {
                 return match self.shared.auth.verify(&token) {
-                    Ok(claims) => self.authenticate(claims, true).await.err(),
+                    Ok(claims) => self.authenticate(claims.into(), true).await.err(),
                     Err(error) => Some(self.refuse(&error.to_string())),
                 };
             }
             (_, None) => self.error(
                 ErrorCode::Unauthorized,
-                "send a token first: {\"type\":\"auth\",\"token\":TOKEN}",
+                match self.kind {
+                    Kind::WebSocket => "send a token first: {\"type\":\"auth\",\"token\":TOKEN}",
+                    Kind::SocketIo => "say first who you are: emit identity with the user's id",
+                },
                 None,
             ),
-            (ClientFrame::Subscribe { room, after }, Some(_)) => self.subscribe(room, after),
-            (ClientFrame::Unsubscribe { room }, Some(_)) => self.unsubscribe(room),
+            (
+                ClientFrame::Subscribe {
+                    room,
+                    after,
+                    presence,
+                },
+                Some(_),
+            ) => {
+                let scope = room.map_or(Scope::Own, Scope::Room);
+                self.subscribe(scope, after.or(self.after), presence);
+            }
+            (ClientFrame::Unsubscribe { room }, Some(_)) => {
+                self.unsubscribe(room.map_or(Scope::Own, Scope::Room));
+            }
+            (ClientFrame::Typing { room, state }, Some(user)) => {
+                self.typing(room, user.user, state).await;
+            }
         }
         None
     }
 
-    /// Takes in whom the token speaks for; with another token of the same user, only its expiry.
-    async fn authenticate(&mut self, claims: Claims, answer: bool) -> Result<(), End> {
-        let authenticated = Authenticated {
-            user: claims.user,
-            expires_at: claims.expires_at,
-        };
+    /// Takes in who it is; when that is known, only how long it may stay.
+    async fn authenticate(&mut self, who: Authenticated, answer: bool) -> Result<(), End> {
         match self.user {
-            Some(before) if before.user != claims.user => {
+            Some(before) if before.user != who.user => {
                 self.error(
                     ErrorCode::InvalidMessage,
                     "the connection is another user's; open one for each user",
@@ -420,33 +418,69 @@ impl Connection {
                 );
                 return Ok(());
             }
-            Some(_) => self.user = Some(authenticated),
-            None => {
-                self.user = Some(authenticated);
-                // Registered before the user is looked up: a deletion after that ends the connection.
-                let hub = Arc::clone(&self.shared.hub);
-                let degraded = hub.register(claims.user, self.id, &self.outbox);
-                match self.shared.directory.user(claims.user).await {
-                    Ok(Some(user)) if !user.deleted => {}
-                    Ok(_) => return Err(self.refuse(contract::texts::UNKNOWN_USER)),
-                    Err(error) => {
-                        tracing::debug!(%error, "a socket is refused because the log is lost");
-                        let message = "the log is unavailable; connect again later";
-                        self.error(ErrorCode::Unavailable, message, None);
-                        return Err(End::close(close::TRY_AGAIN_LATER, message));
-                    }
-                }
-                if degraded {
-                    self.writer.text(ServerFrame::Degraded.encode(), None);
-                }
-            }
+            Some(_) => self.user = Some(who),
+            None => self.begin(who).await?,
         }
         if answer {
-            let user = claims.user;
+            let user = who.user;
             let frame = ServerFrame::Authenticated { user };
             self.writer.text(frame.encode(), None);
         }
         Ok(())
+    }
+
+    async fn begin(&mut self, who: Authenticated) -> Result<(), End> {
+        let shared = Arc::clone(&self.shared);
+        let limit = shared.limits.connections_per_user;
+        // Registered before the user is looked up: a deletion after that ends the connection.
+        let registered = shared
+            .hub
+            .register(who.user, self.id, self.kind, &self.outbox, limit);
+        let degraded = match registered {
+            Ok(degraded) => degraded,
+            Err(TooManyConnections) => {
+                let message =
+                    format!("a user may have at most {limit} connections; close another one first");
+                self.error(ErrorCode::TooManyConnections, &message, None);
+                return Err(End::close(close::TOO_MANY_CONNECTIONS, message));
+            }
+        };
+        self.user = Some(who);
+        shared.presences.connected(who.user);
+        match shared.directory.user(who.user).await {
+            Ok(Some(user)) if !user.deleted => {}
+            Ok(_) => return Err(self.refuse(contract::texts::UNKNOWN_USER)),
+            Err(error) => {
+                tracing::debug!(%error, "a socket is refused because the log is lost");
+                let message = "the log is unavailable; connect again later";
+                self.error(ErrorCode::Unavailable, message, None);
+                return Err(End::close(close::TRY_AGAIN_LATER, message));
+            }
+        }
+        if degraded {
+            self.writer.text(ServerFrame::Degraded.encode(), None);
+        }
+        Ok(())
+    }
+
+    /// Socket.IO's `identity`: true to the token, or, where none is needed, taken at its word.
+    async fn identify(&mut self, user: UserId) -> Option<End> {
+        let who = match self.user {
+            Some(known) if known.user == user => known,
+            None if self.shared.auth.mode() == AuthMode::Open => Authenticated {
+                user,
+                expires_at: None,
+            },
+            _ => {
+                self.error(
+                    ErrorCode::Unauthorized,
+                    "this is not the user of the connection's token",
+                    None,
+                );
+                return None;
+            }
+        };
+        self.authenticate(who, true).await.err()
     }
 
     fn refuse(&mut self, reason: &str) -> End {
@@ -455,23 +489,16 @@ impl Connection {
     }
 
     /// Whether one more frame is within the rate allowed; if not, the client is told.
-    fn take_token(&mut self) -> bool {
-        let limits = &self.shared.limits;
-        let burst = f64::from(limits.frame_burst);
-        let elapsed = self.heard.duration_since(self.tokens_at).as_secs_f64();
-        self.tokens_at = self.heard;
-        let refilled = self.tokens + elapsed * f64::from(limits.frames_per_second);
-        self.tokens = refilled.min(burst);
-        if self.tokens < 1.0 {
+    fn may_send_frame(&mut self) -> bool {
+        let allowed = self.frames_allowed.take(self.heard);
+        if !allowed {
             let message = format!(
                 "at most {} frames a second; this one was ignored",
-                limits.frames_per_second
+                self.shared.limits.frames_per_second
             );
             self.error(ErrorCode::RateLimited, &message, None);
-            return false;
         }
-        self.tokens -= 1.0;
-        true
+        allowed
     }
 
     fn error(&mut self, code: ErrorCode, message: &str, room: Option<RoomId>) {
@@ -483,14 +510,71 @@ impl Connection {
         self.writer.text(frame.encode(), None);
     }
 
+    // --- Signals to other gateways ---
+
+    async fn typing(&mut self, room: RoomId, user: UserId, state: Typing) {
+        if !self.typing_allowed.take(self.heard) {
+            let message = format!(
+                "typing may change at most {} times a second; this was ignored",
+                self.shared.limits.typing_per_second
+            );
+            self.error(ErrorCode::RateLimited, &message, Some(room));
+            return;
+        }
+        if self.is_member(room, user).await {
+            self.shared
+                .sender
+                .send(Message::Typing { room, user, state });
+        }
+    }
+
+    /// Has the other user's Socket.IO connections subscribed to the room; whether that user is a member,
+    /// each gateway looks up itself.
+    async fn bring(&mut self, user: UserId, room: RoomId) {
+        // Who is not a member is told so by the subscription that came with it.
+        let me = self.user.map(|me| me.user);
+        if let Some(me) = me
+            && let Ok(Some(found)) = self.shared.directory.room(room).await
+            && found.has_member(me)
+        {
+            self.shared.sender.send(Message::Bring { user, room });
+        }
+    }
+
+    /// Whether the user may take part in the room; if not, the client is told.
+    async fn is_member(&mut self, room: RoomId, user: UserId) -> bool {
+        let (code, message) = match self.shared.directory.room(room).await {
+            Ok(Some(found)) if found.deleted => {
+                (ErrorCode::UnknownRoom, contract::texts::UNKNOWN_ROOM)
+            }
+            Ok(Some(found)) if found.has_member(user) => return true,
+            Ok(Some(_)) => (
+                ErrorCode::NotAMember,
+                "only members of the room may do this",
+            ),
+            Ok(None) => (ErrorCode::UnknownRoom, contract::texts::UNKNOWN_ROOM),
+            Err(error) => {
+                tracing::debug!(%error, "a frame is ignored because the log is lost");
+                (
+                    ErrorCode::Unavailable,
+                    "the log is unavailable; try again later",
+                )
+            }
+        };
+        self.error(code, message, Some(room));
+        false
+    }
+
     // --- Subscriptions ---
 
-    fn subscribe(&mut self, room: RoomId, after: Option<Position>) {
-        if let (Some(Subscription::Live(_)), None) = (self.rooms.get(&room), after) {
+    fn subscribe(&mut self, scope: Scope, after: Option<After>, presence: bool) {
+        let current = self.subscriptions.get(scope);
+        if let (Some(Subscription::Live(_)), None, false) = (current, after, presence) {
             // It is made already.
+            let hub = &self.shared.hub;
             let frame = ServerFrame::Subscribed {
-                room,
-                position: self.shared.hub.position(),
+                room: scope.room(),
+                position: hub.cursor(hub.position()),
                 recovered: false,
                 reason: None,
             };
@@ -498,37 +582,91 @@ impl Connection {
             return;
         }
         // With a position, or while the first is still being made, the new one takes its place.
-        self.unsubscribe(room);
-        let limit = self.shared.limits.subscriptions;
-        if self.rooms.len() >= limit {
-            let message = format!("a connection may have at most {limit} subscriptions");
-            self.error(ErrorCode::TooManySubscriptions, &message, Some(room));
+        self.end_subscription(scope);
+        if let Scope::Room(room) = scope
+            && !self.may_have_another(room)
+        {
             return;
         }
-        let waiting = Waiting {
-            sent: after,
-            ..Waiting::default()
-        };
+        if scope == Scope::Own {
+            self.watches_own = presence;
+        }
+        let waiting = Waiting::after(after.map(|after| after.position));
         let subscription = Subscription::CatchingUp(Box::new(waiting));
-        self.rooms.insert(room, subscription);
+        self.subscriptions.insert(scope, subscription);
         self.requests.push_back(Request {
-            room,
+            scope,
             after,
-            continues: None,
+            presence,
+            continues: false,
         });
         self.start_next();
     }
 
-    fn unsubscribe(&mut self, room: RoomId) {
-        if self.rooms.remove(&room).is_none() {
+    /// Whether something may be said of one more room; if not, the client is told.
+    fn may_have_another(&mut self, room: RoomId) -> bool {
+        let limit = self.shared.limits.subscriptions;
+        if self.subscriptions.count() < limit {
+            return true;
+        }
+        let message = format!("a connection may have at most {limit} subscriptions");
+        self.error(ErrorCode::TooManySubscriptions, &message, Some(room));
+        false
+    }
+
+    fn unsubscribe(&mut self, scope: Scope) {
+        self.end_subscription(scope);
+        if let Scope::Room(room) = scope
+            && self.subscriptions.has_own()
+        {
+            // It is one of the rooms that the personal subscription is for.
+            if !self.may_have_another(room) {
+                return;
+            }
+            self.subscriptions.insert(scope, Subscription::Muted);
+        }
+        let room = scope.room();
+        let frame = ServerFrame::Unsubscribed { room };
+        self.writer.text(frame.encode(), None);
+    }
+
+    fn end_subscription(&mut self, scope: Scope) {
+        if self.subscriptions.remove(scope).is_none() {
+            if let Scope::Room(room) = scope {
+                self.unwatch(|watched| watched == room);
+            }
             return;
         }
-        self.requests.retain(|request| request.room != room);
-        if self.catch_up.as_ref().is_some_and(|it| it.room() == room) {
+        self.requests.retain(|request| request.scope != scope);
+        if self.catch_up.as_ref().is_some_and(|it| it.scope() == scope) {
             self.catch_up = None;
         }
-        self.shared.hub.leave(room, self.id);
+        self.leave(scope);
         self.start_next();
+    }
+
+    /// Gets no more pushes of what is not subscribed to any more.
+    fn leave(&mut self, scope: Scope) {
+        let Some(user) = self.user else {
+            return;
+        };
+        match scope {
+            Scope::Room(room) => {
+                if !self.subscriptions.has_own() {
+                    self.shared.hub.leave(room, self.id);
+                }
+                self.unwatch(|watched| watched == room);
+            }
+            Scope::Own => {
+                self.subscriptions.unmute();
+                let subscriptions = &self.subscriptions;
+                let keep = |room: &RoomId| subscriptions.has_room(*room);
+                self.shared.hub.leave_own(user.user, self.id, keep);
+                self.watches_own = false;
+                let kept: Vec<RoomId> = self.subscriptions.rooms().copied().collect();
+                self.unwatch(|watched| !kept.contains(&watched));
+            }
+        }
     }
 
     /// Starts making the next subscription, if none is being made.
@@ -548,77 +686,110 @@ impl Connection {
     }
 
     fn on_progress(&mut self, progress: Progress) {
-        let Some(room) = self.catch_up.as_ref().map(CatchUp::room) else {
+        let Some(scope) = self.catch_up.as_ref().map(CatchUp::scope) else {
             return;
         };
         match progress {
             Progress::Step(step) => {
-                self.on_step(room, step);
+                self.on_step(scope, step);
                 // Those that are ready as well share the flush.
                 while self.writer.has_room()
                     && let Some(step) = self.catch_up.as_mut().and_then(CatchUp::ready_step)
                 {
-                    self.on_step(room, step);
+                    self.on_step(scope, step);
                 }
             }
             Progress::Done(outcome) => {
                 self.catch_up = None;
                 match outcome {
                     Outcome::Over => {
-                        self.rooms.remove(&room);
-                        self.shared.hub.leave(room, self.id);
+                        self.subscriptions.remove(scope);
+                        self.leave(scope);
                     }
-                    Outcome::Live { from, replayed } => self.go_live(room, from, replayed),
+                    Outcome::Live { from, resumed } => self.go_live(scope, from, resumed),
                 }
                 self.start_next();
             }
         }
     }
 
-    fn on_step(&mut self, room: RoomId, step: Step) {
+    fn on_step(&mut self, scope: Scope, step: Step) {
         match step {
-            Step::Send { frame, position } => {
-                if position.is_some()
-                    && let Some(Subscription::CatchingUp(waiting)) = self.rooms.get_mut(&room)
-                {
-                    waiting.sent = position;
+            Step::Send(frame) => self.writer.text(frame, None),
+            Step::Replay {
+                room,
+                position,
+                frame,
+            } => {
+                if self.subscriptions.replay(scope, room, position) {
+                    self.writer.text(frame, Some(position));
                 }
-                self.writer.text(frame, position);
             }
+            Step::Watch(room, members) => self.watch(room, members),
             Step::Drain(answer) => self.writer.when_drained(answer),
         }
     }
 
-    /// Everything of the room up to `from` has been sent: what came after that, and waited, is next.
-    fn go_live(&mut self, room: RoomId, from: Position, replayed: Option<u64>) {
-        let Some(Subscription::CatchingUp(waiting)) = self.rooms.get_mut(&room) else {
+    /// Everything up to `from` has been sent: what came after that, and waited, is next.
+    fn go_live(&mut self, scope: Scope, from: Position, resumed: bool) {
+        match self.subscriptions.go_live(scope, from) {
+            Resumed::Over => {}
+            Resumed::Overflowed => self.requests.push_front(Request {
+                scope,
+                after: Some(After {
+                    position: from,
+                    log: None,
+                }),
+                presence: false,
+                continues: true,
+            }),
+            Resumed::Live(waited, count) => {
+                if resumed {
+                    let frame = ServerFrame::Replayed {
+                        room: scope.room(),
+                        position: self.shared.hub.cursor(from),
+                        count,
+                    };
+                    self.writer.text(frame.encode(), None);
+                }
+                for push in waited {
+                    self.on_push(push);
+                }
+            }
+        }
+    }
+
+    // --- Presence ---
+
+    fn watch(&mut self, room: RoomId, members: Vec<UserId>) {
+        let Some(user) = self.user else {
             return;
         };
-        if waiting.overflowed {
-            **waiting = Waiting {
-                sent: Some(from),
-                ..Waiting::default()
-            };
-            self.requests.push_front(Request {
-                room,
-                after: Some(from),
-                continues: replayed.or(Some(0)),
-            });
+        let others: Vec<UserId> = members.into_iter().filter(|it| *it != user.user).collect();
+        let watched: usize = self.watched.values().map(Vec::len).sum();
+        let limit = self.shared.limits.watched_users;
+        if watched + others.len() > limit {
+            let message = format!("the presence of at most {limit} users is pushed");
+            self.error(ErrorCode::TooManySubscriptions, &message, Some(room));
             return;
         }
-        let waited = std::mem::take(&mut waiting.pushes);
-        self.rooms.insert(room, Subscription::Live(from));
-        if let Some(count) = replayed {
-            let frame = ServerFrame::Replayed {
-                room,
-                position: from,
-                count,
-            };
-            self.writer.text(frame.encode(), None);
+        let presences = &self.shared.presences;
+        for push in presences.watch(&others, self.id, &self.outbox) {
+            self.writer.text(push.frame.clone(), None);
         }
-        for push in waited {
-            self.on_push(push);
-        }
+        self.watched.insert(room, others);
+    }
+
+    /// Ends the watching of rooms. Who is in another one that is watched is watched on.
+    fn unwatch(&mut self, is_over: impl Fn(RoomId) -> bool) {
+        let over: Vec<UserId> = self
+            .watched
+            .extract_if(|room, _| is_over(*room))
+            .flat_map(|(_, members)| members)
+            .collect();
+        let is_watched = |user: &&UserId| self.watched.values().any(|it| it.contains(user));
+        let over = over.iter().filter(|user| !is_watched(user));
+        self.shared.presences.unwatch(over, self.id);
     }
 
     // --- Pushes ---
@@ -630,31 +801,79 @@ impl Connection {
     }
 
     fn on_push(&mut self, push: Arc<Push>) {
-        let Some(room) = push.room else {
+        let Some(room) = push.kind.room() else {
             self.writer.text(push.frame.clone(), None);
             return;
         };
-        let overflow = match self.rooms.get_mut(&room) {
-            // What was still on its way when the client unsubscribed.
-            None => return,
-            Some(Subscription::Live(from)) => {
-                if push.position <= *from {
-                    return;
-                }
-                self.writer.text(push.frame.clone(), Some(push.position));
-                if push.ends_room {
-                    self.rooms.remove(&room);
+        match &push.kind {
+            PushKind::Bring(_) => {
+                if self.subscriptions.of_room(room).is_none() {
+                    self.subscribe(Scope::Room(room), None, false);
                 }
                 return;
             }
+            PushKind::Typing(_, who) if self.user.is_some_and(|me| me.user == *who) => return,
+            _ => {}
+        }
+        let overflow = match self.subscriptions.of_room(room) {
+            // What was still on its way when the client unsubscribed.
+            None => false,
+            Some(Subscription::Muted) => {
+                if let PushKind::RoomDeleted(_) = push.kind {
+                    self.subscriptions.remove(Scope::Room(room));
+                }
+                false
+            }
+            Some(Subscription::Live(from)) => {
+                if push.position.is_none_or(|position| position > *from) {
+                    self.writer.text(push.frame.clone(), push.position);
+                    self.on_pushed(&push.kind);
+                }
+                false
+            }
+            Some(Subscription::CatchingUp(_)) if push.position.is_none() => false,
             Some(Subscription::CatchingUp(waiting)) => waiting.add(
-                push,
+                Arc::clone(&push),
                 self.shared.limits.queue_frames,
                 self.shared.limits.queue_bytes,
             ),
         };
         if overflow {
-            self.shared.hub.leave(room, self.id);
+            self.stop_pushes(room);
+        }
+    }
+
+    /// What a push changes for the connection itself.
+    fn on_pushed(&mut self, kind: &PushKind) {
+        match kind {
+            PushKind::RoomCreated(room, members) if self.watches_own => {
+                self.watch(*room, members.clone());
+            }
+            PushKind::RoomDeleted(room) => {
+                self.subscriptions.remove(Scope::Room(*room));
+                self.unwatch(|watched| watched == *room);
+            }
+            _ => {}
+        }
+    }
+
+    /// Too much waits for a catch-up: the hub sends nothing of it until that goes on.
+    fn stop_pushes(&mut self, room: RoomId) {
+        let Some(user) = self.user else {
+            return;
+        };
+        let hub = &self.shared.hub;
+        match (
+            self.subscriptions.has_room(room),
+            self.subscriptions.has_own(),
+        ) {
+            // The personal subscription may be live: it needs its own pushes, and these do no harm.
+            (true, true) => {}
+            (true, false) => hub.leave(room, self.id),
+            (false, _) => {
+                let keep = |room: &RoomId| self.subscriptions.has_room(*room);
+                hub.leave_own(user.user, self.id, keep);
+            }
         }
     }
 
@@ -667,6 +886,7 @@ impl Connection {
                 End::Close {
                     code: close::TOO_SLOW,
                     reason: format!("too slow; resume after {position}"),
+                    resume: Some(position),
                     finish: false,
                 }
             }
@@ -678,24 +898,28 @@ impl Connection {
     }
 
     /// The position up to which everything was sent, when nothing that is pending or queued will be.
-    fn resume_from(&self, first_lost: Position) -> Position {
-        let pending = self.writer.pending.iter().filter_map(|it| it.position);
-        let catching_up = self.rooms.values().filter_map(|subscription| {
-            let Subscription::CatchingUp(waiting) = subscription else {
-                return None;
-            };
-            let waits = waiting.pushes.front().map(|push| push.position);
-            waiting.sent.map(Position::next).or(waits)
-        });
-        let first = pending.chain(catching_up).fold(first_lost, Position::min);
-        Position::new(first.get().saturating_sub(1))
+    fn resume_from(&self, first_lost: Option<Position>) -> Cursor {
+        let hub = &self.shared.hub;
+        let unsent = [
+            first_lost,
+            self.writer.first_pending(),
+            self.subscriptions.first_unsent(),
+        ];
+        let first = unsent.into_iter().flatten().min();
+        let first = first.unwrap_or_else(|| hub.position().next());
+        hub.cursor(Position::new(first.get().saturating_sub(1)))
     }
 
     fn unregister(&mut self) {
         self.catch_up = None;
         if let Some(user) = self.user {
-            let hub = &self.shared.hub;
-            hub.unregister(user.user, self.id, self.rooms.keys());
+            let shared = &self.shared;
+            shared
+                .hub
+                .unregister(user.user, self.id, self.subscriptions.rooms());
+            shared.presences.disconnected(user.user);
+            let watched = self.watched.values().flatten();
+            shared.presences.unwatch(watched, self.id);
         }
     }
 
@@ -710,18 +934,17 @@ impl Connection {
             End::Close {
                 code,
                 reason,
+                resume,
                 finish,
             } => {
                 if !finish {
                     self.writer.pending.clear();
                     self.writer.pending_bytes = 0;
                 }
-                self.writer.pending.push_back(Outgoing {
-                    message: Message::Close(Some(CloseFrame {
-                        code,
-                        reason: reason.into(),
-                    })),
-                    position: None,
+                self.writer.pending.push_back(Outgoing::Close {
+                    code,
+                    reason,
+                    resume,
                 });
                 let _ = timeout(limit, async {
                     self.writer.write().await?;
@@ -732,7 +955,7 @@ impl Connection {
                     } else {
                         drain(&mut self.stream).await;
                     }
-                    Ok::<(), axum::Error>(())
+                    Ok::<(), Gone>(())
                 })
                 .await;
             }
@@ -740,19 +963,12 @@ impl Connection {
     }
 }
 
-impl Waiting {
-    /// Adds a push; `true` when there are now too many, and all are dropped.
-    fn add(&mut self, push: Arc<Push>, max_frames: usize, max_bytes: usize) -> bool {
-        if self.overflowed {
-            return false;
+impl From<Claims> for Authenticated {
+    fn from(claims: Claims) -> Self {
+        Self {
+            user: claims.user,
+            expires_at: Some(claims.expires_at),
         }
-        self.bytes += push.frame.as_str().len();
-        self.pushes.push_back(push);
-        self.overflowed = self.pushes.len() > max_frames || self.bytes > max_bytes;
-        if self.overflowed {
-            self.pushes = VecDeque::new();
-        }
-        self.overflowed
     }
 }
 
@@ -764,13 +980,15 @@ async fn next(catch_up: &mut Option<CatchUp>) -> Progress {
 }
 
 /// Reads to the end of the connection, ignoring what comes.
-async fn drain(stream: &mut SplitStream<WebSocket>) {
-    while let Some(Ok(_)) = stream.next().await {}
+async fn drain(stream: &mut impl FrameStream) {
+    while stream.next().await.is_some() {}
 }
+
+/// An alarm further in the future is of no use, and adding it to an instant could overflow.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn time_until(time: Timestamp) -> Duration {
     let milliseconds = time.as_millis() - Timestamp::now().as_millis();
-    // An alarm far in the future is of no use, and adding it to an instant could overflow.
-    let milliseconds = milliseconds.clamp(0, 24 * 60 * 60 * 1000);
-    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+    let left = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
+    left.min(LONG)
 }

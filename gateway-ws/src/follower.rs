@@ -1,16 +1,22 @@
 //! The one follower of the log in this process: each event in order, once, to the hub.
+//!
+//! Before it begins, it reads what the hub needs to know of the past: who is a member of which room, and
+//! the log's last events.
 
 use std::sync::Arc;
 
 use directory::Directory;
-use event_log::{EventLog, Filter, Followed, LogError, Recorded, follow_forever};
-use events::{Event, Position};
-use futures::StreamExt;
+use event_log::{EventLog, Filter, Followed, LogError, Recorded, Tail, follow_forever};
+use events::{Envelope, Event, Position};
+use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
+use crate::outbox::Push;
 use crate::pause::Pause;
+use crate::recent::Recent;
 use crate::render::{Renderer, decode};
+use crate::typing::TypingUsers;
 
 /// Follows the log from its end on.
 pub struct Follower {
@@ -18,47 +24,77 @@ pub struct Follower {
     pub(crate) directory: Directory,
     pub(crate) renderer: Arc<Renderer>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) shutdown: CancellationToken,
+    pub(crate) typing: Arc<TypingUsers>,
+    pub(crate) recent_events: usize,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Follower {
-    /// Follows until shutdown. When the log is lost, the connections are told, and the following goes on
+    /// Follows until stopped. When the log is lost, the connections are told, and the following goes on
     /// after the last event that was handed out.
     pub async fn run(self) {
-        let mut position = self.end_of_log().await;
-        self.hub.start(position);
-        self.restored();
-        while !self.shutdown.is_cancelled() {
-            self.follow(position).await;
-            if self.shutdown.is_cancelled() {
-                return;
-            }
-            // The log is another one than before, so no position means anything any more.
-            position = self.end_of_log().await;
-            self.hub.replace_log(position);
+        while !self.stop.is_cancelled() {
+            let position = self.begin().await;
             self.restored();
+            self.follow(position).await;
+            if !self.stop.is_cancelled() {
+                // The log is another one than before, so no position means anything any more.
+                self.hub.replace_log();
+            }
         }
     }
 
-    /// Follows until shutdown or until the log turns out to be another one.
+    /// Starts the hub at the end of the log.
+    async fn begin(&self) -> Position {
+        let mut pause = Pause::new();
+        loop {
+            match self.read_past().await {
+                Ok((tail, recent)) => {
+                    self.hub.start(&tail, recent);
+                    return tail.last;
+                }
+                Err(error) => self.degraded(&error),
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// Reads what the hub has to know, up to the log's end.
+    async fn read_past(&self) -> Result<(Tail, Recent), LogError> {
+        let tail = self.log.tail().await?;
+        let memberships = self.hub.memberships();
+        memberships.clear();
+        let mut lifecycles = self.log.read(Filter::Lifecycles, Position::ZERO).await?;
+        while let Some(recorded) = up_to(tail.last, lifecycles.try_next().await?) {
+            if let Some(envelope) = decode(&recorded) {
+                memberships.observe(recorded.position, &envelope);
+            }
+        }
+        let kept = u64::try_from(self.recent_events).unwrap_or(u64::MAX);
+        let after = Position::new(tail.last.get().saturating_sub(kept));
+        let mut recent = Recent::starting_after(after, self.recent_events);
+        let mut events = self.log.read(Filter::All, after).await?;
+        while let Some(recorded) = up_to(tail.last, events.try_next().await?) {
+            if let Some(envelope) = decode(&recorded) {
+                self.renderer.remember(recorded.position, &envelope);
+                let bytes = recorded.payload.len();
+                recent.add(recorded.position, Arc::new(envelope), bytes);
+            }
+        }
+        Ok((tail, recent))
+    }
+
+    /// Follows until stopped or until the log turns out to be another one.
     async fn follow(&self, after: Position) {
-        let mut events = follow_forever(
-            Arc::clone(&self.log),
-            Filter::All,
-            after,
-            self.shutdown.clone(),
-        );
+        let mut events =
+            follow_forever(Arc::clone(&self.log), Filter::All, after, self.stop.clone());
         let figure = metrics::gauge!("hansard_gateway_position");
         // Shown from the start, not only once somebody has connected.
         metrics::gauge!("hansard_sockets").increment(0.0);
         while let Some(followed) = events.next().await {
             match followed {
                 Followed::Event(recorded) => {
-                    if let Err(error) = self.hand_out(&recorded).await {
-                        self.degraded(&error);
-                        self.hand_out_patiently(&recorded).await;
-                        self.restored();
-                    }
+                    self.on_event(&recorded).await;
                     #[allow(clippy::cast_precision_loss)]
                     figure.set(recorded.position.get() as f64);
                 }
@@ -72,48 +108,51 @@ impl Follower {
         }
     }
 
-    /// Hands out an event. Repeating that after a failure does no harm: the hub moves on last.
-    async fn hand_out(&self, recorded: &Recorded) -> Result<(), LogError> {
+    /// Hands out an event, for the first time.
+    async fn on_event(&self, recorded: &Recorded) {
         let position = recorded.position;
-        let Some(envelope) = decode(recorded) else {
+        let Some(envelope) = decode(recorded).map(Arc::new) else {
             tracing::warn!(%position, "skipping an event in the log that can't be decoded");
-            self.hub.pass(position, None);
-            return Ok(());
+            self.hub.skip(position);
+            return;
         };
         // What the hub has handed out, the directory must know: whoever joins a room after its deletion
-        // was handed out finds it deleted there.
+        // was handed out finds it deleted there. The same holds for the memberships.
         self.directory.observe(position, &envelope);
+        self.hub.memberships().observe(position, &envelope);
         self.renderer.remember(position, &envelope);
-        if let Event::UserDeleted(event) = &envelope.event {
-            self.hub.end_user(position, event.user_id);
-            return Ok(());
-        }
-        if self.hub.pass(position, envelope.event.room()) {
-            return Ok(());
-        }
-        let push = self.renderer.render(position, &envelope).await?;
-        self.hub.publish(position, push.map(Arc::new).as_ref());
-        Ok(())
-    }
-
-    async fn hand_out_patiently(&self, recorded: &Recorded) {
-        let mut pause = Pause::new();
-        loop {
-            pause.wait().await;
-            match self.hand_out(recorded).await {
-                Ok(()) => return,
-                Err(error) => self.degraded(&error),
+        let bytes = recorded.payload.len();
+        match &envelope.event {
+            Event::UserCreated(_) => self.hub.skip(position),
+            Event::UserDeleted(event) => self.hub.end_user(position, event.user_id),
+            _ if self.hub.pass(position, &envelope, bytes) => {}
+            event => {
+                if let Event::MessagePosted(event) = event {
+                    self.typing.has_posted(event.room_id, event.author);
+                }
+                let push = self.render_patiently(position, &envelope).await;
+                let push = push.map(Arc::new);
+                self.hub.publish(position, &envelope, bytes, push.as_ref());
             }
         }
     }
 
-    async fn end_of_log(&self) -> Position {
+    /// What to push of an event, however long the log may take to tell.
+    async fn render_patiently(&self, position: Position, envelope: &Envelope) -> Option<Push> {
+        let cursor = self.hub.cursor(position);
         let mut pause = Pause::new();
+        let mut failed = false;
         loop {
-            match self.log.tail().await {
-                Ok(tail) => return tail.last,
+            match self.renderer.render(cursor, envelope).await {
+                Ok(push) => {
+                    if failed {
+                        self.restored();
+                    }
+                    return push;
+                }
                 Err(error) => self.degraded(&error),
             }
+            failed = true;
             pause.wait().await;
         }
     }
@@ -129,4 +168,9 @@ impl Follower {
             tracing::info!("the gateway follows the log again");
         }
     }
+}
+
+/// The event, unless it comes after `end`.
+fn up_to(end: Position, recorded: Option<Recorded>) -> Option<Recorded> {
+    recorded.filter(|recorded| recorded.position <= end)
 }

@@ -6,20 +6,56 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::ws::Utf8Bytes;
-use events::{Position, RoomId};
+use events::{Position, RoomId, UserId};
 use tokio::sync::Notify;
 
 /// Something to push, encoded once for all who get it.
 #[derive(Debug)]
 pub struct Push {
-    /// Whose subscribers get it; `None`: everybody.
-    pub room: Option<RoomId>,
-    /// The position of the event it tells of.
-    pub position: Position,
+    /// What it is.
+    pub kind: PushKind,
+    /// The position of the event it tells of; `None` for what is not in the log.
+    pub position: Option<Position>,
     /// The frame to send.
     pub frame: Utf8Bytes,
-    /// Whether the room's subscriptions are over with it.
-    pub ends_room: bool,
+}
+
+/// What a push is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushKind {
+    /// Something happened in the room.
+    Room(RoomId),
+    /// The room was initiated, with these members.
+    RoomCreated(RoomId, Vec<UserId>),
+    /// The room was deleted: its subscriptions are over with it.
+    RoomDeleted(RoomId),
+    /// This member of the room types, or no longer does.
+    Typing(RoomId, UserId),
+    /// Whether somebody is connected.
+    Presence,
+    /// For every connection.
+    Notice,
+    /// Not for the client: the connection is to be subscribed to the room.
+    Bring(RoomId),
+}
+
+impl PushKind {
+    /// The room it is about, if it is about one.
+    pub fn room(&self) -> Option<RoomId> {
+        match self {
+            Self::Room(room)
+            | Self::RoomCreated(room, _)
+            | Self::RoomDeleted(room)
+            | Self::Typing(room, _)
+            | Self::Bring(room) => Some(*room),
+            Self::Presence | Self::Notice => None,
+        }
+    }
+
+    /// Whether it is out of date soon, so that a client that is busy does without it.
+    fn is_ephemeral(&self) -> bool {
+        matches!(self, Self::Typing(..) | Self::Presence)
+    }
 }
 
 /// Why the hub ends a connection.
@@ -27,8 +63,8 @@ pub struct Push {
 pub enum Ended {
     /// The connection does not take what it is sent fast enough.
     TooSlow {
-        /// The first push that was dropped.
-        first_lost: Position,
+        /// The first event that was dropped; `None` when there was none.
+        first_lost: Option<Position>,
     },
     /// The connection's user has been deleted.
     UserDeleted,
@@ -74,9 +110,13 @@ impl Outbox {
             return;
         }
         let bytes = queue.bytes + push.frame.as_str().len();
+        if push.kind.is_ephemeral() && queue.pushes.len() >= self.max_frames / 2 {
+            return;
+        }
         let full = queue.pushes.len() >= self.max_frames || bytes > self.max_bytes;
-        if full && let Some(first) = queue.pushes.front() {
-            let first_lost = first.position;
+        if full && !queue.pushes.is_empty() {
+            let queued = queue.pushes.iter().chain([push]);
+            let first_lost = queued.filter_map(|push| push.position).min();
             self.end_locked(queue, Ended::TooSlow { first_lost });
             return;
         }
@@ -140,10 +180,9 @@ mod tests {
 
     fn push(position: u64, text: &'static str) -> Arc<Push> {
         Arc::new(Push {
-            room: None,
-            position: Position::new(position),
+            kind: PushKind::Notice,
+            position: Some(Position::new(position)),
             frame: Utf8Bytes::from_static(text),
-            ends_room: false,
         })
     }
 
@@ -157,7 +196,7 @@ mod tests {
             for position in 11..11 + full_at {
                 outbox.push(&push(position, "four"));
             }
-            let first_lost = Position::new(11);
+            let first_lost = Some(Position::new(11));
             assert_eq!(outbox.ended().await, Ended::TooSlow { first_lost });
             assert!(outbox.take().is_empty());
             outbox.end(Ended::UserDeleted);
@@ -171,5 +210,21 @@ mod tests {
         outbox.push(&push(1, "four"));
         outbox.filled().await;
         assert_eq!(outbox.take().len(), 1);
+    }
+
+    #[test]
+    fn what_is_soon_out_of_date_never_ends_a_connection() {
+        let outbox = Outbox::new(4, 1_000);
+        let presence = Arc::new(Push {
+            kind: PushKind::Presence,
+            position: None,
+            frame: Utf8Bytes::from_static("four"),
+        });
+        for _ in 0..10 {
+            outbox.push(&presence);
+        }
+        outbox.push(&push(1, "four"));
+        outbox.push(&push(2, "four"));
+        assert_eq!(outbox.take().len(), 4);
     }
 }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::ws::Utf8Bytes;
-use contract::Post;
+use contract::{Post, User};
 use directory::Directory;
 use event_log::{EventLog, LogError, Recorded};
 use events::{
-    Envelope, Event, MessageDeleted, MessagePosted, Position, PostedMessage, RoomId, Subject,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position,
+    PostedMessage, Room, RoomId, Subject, UserId,
 };
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use uuid::Uuid;
 
-use crate::outbox::Push;
-use crate::protocol::ServerFrame;
+use crate::outbox::{Push, PushKind};
+use crate::protocol::{Cursor, ServerFrame};
 
 /// How many of the latest events with an idempotency key are remembered.
 const REMEMBERED_KEYS: u64 = 65_536;
@@ -61,75 +62,126 @@ impl Renderer {
                 .is_some_and(|first| first < position)
     }
 
-    /// What to push of the event at `position`; `None` when it is void or nothing that is pushed.
+    /// What to push of the event at `cursor`; `None` when it is void or nothing that is pushed.
     ///
     /// # Errors
     /// What it takes can't be read from the log.
     pub async fn render(
         &self,
-        position: Position,
+        cursor: Cursor,
         envelope: &Envelope,
     ) -> Result<Option<Push>, LogError> {
         let Some(room) = envelope.event.room() else {
             return Ok(None);
         };
+        // What begins and ends a room is guarded by the log itself, so it is never void.
+        let is_lifecycle = matches!(envelope.event.subject(), Subject::RoomLifecycle(_));
+        if !is_lifecycle && self.is_repetition(cursor.position, envelope) {
+            return Ok(None);
+        }
+        let mut kind = PushKind::Room(room);
         let frame = match &envelope.event {
-            Event::RoomDeleted(_) => {
-                return Ok(Some(Push {
-                    room: Some(room),
-                    position,
-                    frame: ServerFrame::RoomDeleted { room, position }.encode(),
-                    ends_room: true,
-                }));
+            Event::RoomInitiated(event) => {
+                kind = PushKind::RoomCreated(room, event.members.clone());
+                self.room_created(cursor, envelope).await?
             }
-            _ if self.is_repetition(position, envelope) => None,
-            Event::MessagePosted(event) => self.new_message(position, envelope, event).await?,
-            Event::MessageDeleted(event) => self.message_deleted(position, event).await?,
-            _ => None,
+            Event::RoomDeleted(_) => {
+                kind = PushKind::RoomDeleted(room);
+                let position = cursor;
+                Some(ServerFrame::RoomDeleted { room, position }.encode())
+            }
+            Event::MessagePosted(event) => self.new_message(cursor, envelope, event).await?,
+            Event::MessageDeleted(event) => self.message_deleted(cursor, event).await?,
+            Event::ConversationRead(event) => {
+                self.conversation_read(cursor, envelope, event).await?
+            }
+            Event::UserCreated(_) | Event::UserDeleted(_) => None,
         };
         Ok(frame.map(|frame| Push {
-            room: Some(room),
-            position,
+            kind,
+            position: Some(cursor.position),
             frame,
-            ends_room: false,
         }))
+    }
+
+    async fn room_created(
+        &self,
+        cursor: Cursor,
+        envelope: &Envelope,
+    ) -> Result<Option<Utf8Bytes>, LogError> {
+        // As it was created, whatever has become of it.
+        let Some(room) = Room::after(cursor.position, envelope) else {
+            return Ok(None);
+        };
+        let users = self.directory.users(&room.members).await?;
+        let users: Vec<User> = users.iter().map(User::from).collect();
+        let frame = ServerFrame::RoomCreated {
+            room: room.id,
+            position: cursor,
+            chat_room: (&room).into(),
+            users: &users,
+        };
+        Ok(Some(frame.encode()))
     }
 
     async fn new_message(
         &self,
-        position: Position,
+        cursor: Cursor,
         envelope: &Envelope,
         event: &MessagePosted,
     ) -> Result<Option<Utf8Bytes>, LogError> {
-        let room = match self.directory.room(event.room_id).await? {
-            Some(room) if room.has_member(event.author) => room,
-            _ => return Ok(None),
+        let Some(room) = self.room_of_member(event.room_id, event.author).await? else {
+            return Ok(None);
         };
         let users = self.directory.users(&room.members).await?;
-        let post = Post::new(position, envelope.at, event, &room, &users);
+        let post = Post::new(cursor.position, envelope.at, event, &room, &users);
         let frame = ServerFrame::NewMessage {
             room: room.id,
-            position,
+            position: cursor,
             message: &post,
         };
         Ok(Some(frame.encode()))
     }
 
+    async fn conversation_read(
+        &self,
+        cursor: Cursor,
+        envelope: &Envelope,
+        event: &ConversationRead,
+    ) -> Result<Option<Utf8Bytes>, LogError> {
+        let room = self.room_of_member(event.room_id, event.reader).await?;
+        // It marks what came before it, so no later message, whatever it names.
+        let up_to = MessageId::at(cursor.position);
+        let frame = room.map(|room| ServerFrame::ConversationRead {
+            room: room.id,
+            position: cursor,
+            user: event.reader,
+            up_to: event.up_to.map_or(up_to, |named| named.min(up_to)),
+            read_at: envelope.at,
+        });
+        Ok(frame.map(|frame| frame.encode()))
+    }
+
     async fn message_deleted(
         &self,
-        position: Position,
+        cursor: Cursor,
         event: &MessageDeleted,
     ) -> Result<Option<Utf8Bytes>, LogError> {
         let posted_at = event.message_id.position();
-        if posted_at >= position || !self.is_message_of(event.room_id, posted_at).await? {
+        if posted_at >= cursor.position || !self.is_message_of(event.room_id, posted_at).await? {
             return Ok(None);
         }
         let frame = ServerFrame::MessageDeleted {
             room: event.room_id,
-            position,
+            position: cursor,
             message_id: event.message_id,
         };
         Ok(Some(frame.encode()))
+    }
+
+    async fn room_of_member(&self, room: RoomId, user: UserId) -> Result<Option<Room>, LogError> {
+        let room = self.directory.room(room).await?;
+        Ok(room.filter(|room| room.has_member(user)))
     }
 
     async fn is_message_of(&self, room: RoomId, position: Position) -> Result<bool, LogError> {
@@ -140,8 +192,8 @@ impl Renderer {
         let Some(posted) = posted.filter(|posted| posted.room == room) else {
             return Ok(false);
         };
-        let room = self.directory.room(room).await?;
-        Ok(room.is_some_and(|room| room.has_member(posted.author)))
+        let room = self.room_of_member(room, posted.author).await?;
+        Ok(room.is_some())
     }
 }
 

@@ -213,6 +213,7 @@ async fn listen(url: String, token: String, room: String, heard: Arc<Mutex<Heard
             match frame["type"].as_str().unwrap_or_default() {
                 "subscribed" if frame["recovered"] == true => {}
                 "replayed" => {}
+                "room created" | "conversation read" => last = text_of(&frame["position"]),
                 "new message" | "message deleted" => {
                     let position = frame["position"].as_str().unwrap_or_default().to_owned();
                     if position <= last {

@@ -18,6 +18,8 @@ const FRAME: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct WsClient {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// How the last frame's position named its log.
+    pub log: String,
 }
 
 impl WsClient {
@@ -44,7 +46,8 @@ impl WsClient {
         }
         let (stream, _) =
             within("connecting to the WebSocket", FRAME, connect_async(request)).await?;
-        Ok(Self { stream })
+        let log = String::new();
+        Ok(Self { stream, log })
     }
 
     /// Sends a JSON frame.
@@ -156,7 +159,8 @@ impl WsClient {
         within("a frame", FRAME, self.receive()).await
     }
 
-    /// The next JSON frame, whenever it comes.
+    /// The next JSON frame, whenever it comes. Its position is cut to that of the event, as HTTP answers
+    /// have it; how it named its log is kept in `log`.
     ///
     /// # Errors
     /// The connection is closed, with this code if it was closed with one.
@@ -167,8 +171,16 @@ impl WsClient {
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return Ok(serde_json::from_str(&text)
-                        .unwrap_or_else(|_| panic!("a frame that is no JSON: {text}")));
+                    let mut frame: Value = serde_json::from_str(&text)
+                        .unwrap_or_else(|_| panic!("a frame that is no JSON: {text}"));
+                    if let Some(cursor) = frame.get("position").and_then(Value::as_str) {
+                        let Some((position, log)) = cursor.split_once('-') else {
+                            panic!("a position that names no log: {text}");
+                        };
+                        self.log = log.to_owned();
+                        frame["position"] = json!(position);
+                    }
+                    return Ok(frame);
                 }
                 Some(Ok(Message::Close(frame))) => {
                     return Err(frame.map(|frame| frame.code.into()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use directory::Directory;
 use event_log::testing::NatsServer;
-use event_log::{EventLog, Expect, JetStreamLog, LogUrl, NewEvent, SqliteLog};
+use event_log::{EventLog, Expect, Filter, JetStreamLog, LogUrl, NewEvent, SqliteLog};
 use events::{
     Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position, RoomDeleted, RoomId,
     RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserId, UserType,
@@ -182,7 +182,10 @@ impl Gateway {
         }
         let connecting = tokio_tungstenite::connect_async(request);
         match within("connecting", connecting).await {
-            Ok((socket, _)) => Ok(Client { socket }),
+            Ok((socket, _)) => Ok(Client {
+                socket,
+                log: String::new(),
+            }),
             Err(tungstenite::Error::Http(response)) => Err(response),
             Err(error) => panic!("{error}"),
         }
@@ -240,6 +243,13 @@ pub async fn room(log: &Arc<dyn EventLog>, members: &[UserId]) -> RoomId {
     room_id
 }
 
+/// The position of the room's creation.
+pub async fn created(log: &Arc<dyn EventLog>, room: RoomId) -> Position {
+    let lifecycle = log.read(Filter::Room(room), Position::ZERO).await;
+    let first = lifecycle.unwrap().next().await;
+    first.unwrap().unwrap().position
+}
+
 pub async fn delete_room(log: &Arc<dyn EventLog>, room_id: RoomId, members: &[UserId]) -> Position {
     let event = Event::RoomDeleted(RoomDeleted {
         room_id,
@@ -285,6 +295,8 @@ pub async fn delete_message(
 #[derive(Debug)]
 pub struct Client {
     pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// How the last position named its log.
+    pub log: String,
 }
 
 /// What a client received.
@@ -303,12 +315,19 @@ impl Client {
         within("sending", self.socket.send(message)).await.unwrap();
     }
 
-    /// The next frame, or the close.
+    /// The next frame, or the close. The frame's position is that of the event alone, so that tests can
+    /// compare it; which log it names is kept beside it.
     pub async fn receive(&mut self) -> Received {
         loop {
             match within("receiving", self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => {
-                    return Received::Frame(serde_json::from_str(text.as_str()).unwrap());
+                    let mut frame: Value = serde_json::from_str(text.as_str()).unwrap();
+                    if let Some(cursor) = frame.get("position").and_then(Value::as_str) {
+                        let (position, log) = cursor.split_once('-').expect("it names its log");
+                        self.log = log.to_owned();
+                        frame["position"] = json!(position);
+                    }
+                    return Received::Frame(frame);
                 }
                 Some(Ok(Message::Close(Some(close)))) => {
                     let reason = close.reason.as_str().to_owned();
@@ -348,6 +367,14 @@ impl Client {
     pub async fn subscribe(&mut self, room: RoomId, after: Option<Position>) -> Value {
         self.send(subscribe(room, after)).await;
         self.next().await
+    }
+
+    /// Unsubscribes, when nothing else is expected.
+    pub async fn unsubscribe(&mut self, room: RoomId) {
+        self.send(json!({"type": "unsubscribe", "room": room}))
+            .await;
+        let expected = json!({"type": "unsubscribed", "room": room});
+        assert_eq!(self.next().await, expected);
     }
 
     /// Waits until everything sent before was dealt with, when nothing else is expected.

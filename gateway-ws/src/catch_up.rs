@@ -25,6 +25,7 @@ use crate::hub::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pause::Pause;
 use crate::protocol::{After, ErrorCode, LogTag, ServerFrame};
+use crate::recent::Placed;
 use crate::render::decode;
 
 /// How many positions the hub may be ahead when a catching-up connection joins: an upper bound of how
@@ -34,8 +35,9 @@ const NEAR: u64 = 512;
 /// How many frames are made ahead of their being written.
 const AHEAD: usize = 16;
 
-/// How many recent events are looked through at a time.
+/// How many events, or bytes of them, are read at a time.
 const PAGE: usize = 256;
+const PAGE_BYTES: usize = 256 * 1024;
 
 /// What a subscription is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +194,13 @@ struct Work {
     outbox: Arc<Outbox>,
     request: Request,
     steps: mpsc::Sender<Step>,
+}
+
+/// Some events of the past.
+struct Page {
+    events: Vec<Placed>,
+    /// All there are up to here.
+    up_to: Position,
 }
 
 /// The room has been deleted, and the client told.
@@ -378,44 +387,66 @@ impl Work {
                 rooms.into_iter().collect()
             }
         };
-        while let Some(recent) = hub.recent(*cursor, end, PAGE) {
-            let is_last = recent.len() < PAGE;
-            for (position, envelope) in recent {
-                if envelope
-                    .event
-                    .room()
-                    .is_some_and(|room| rooms.contains(&room))
+        while *cursor < end {
+            let page = match hub.recent(*cursor, end, PAGE) {
+                Some(events) => Page {
+                    up_to: events
+                        .last()
+                        .filter(|_| events.len() == PAGE)
+                        .map_or(end, |it| it.0),
+                    events,
+                },
+                None => self.read_page(&rooms, *cursor, end).await?,
+            };
+            for (position, envelope) in page.events {
+                let room = envelope.event.room();
+                if room.is_some_and(|room| rooms.contains(&room))
                     && let Err(gone) = self.copy_event(position, &envelope).await?
                 {
                     return Ok(Err(gone));
                 }
                 *cursor = position;
             }
-            if is_last {
-                *cursor = end;
-                return Ok(Ok(()));
-            }
+            *cursor = page.up_to;
         }
+        Ok(Ok(()))
+    }
+
+    /// Reads the next events of these rooms from the log. A page at a time: the log lets only so many
+    /// read at once, and a client that is slow to take its history must not keep the others waiting.
+    async fn read_page(
+        &self,
+        rooms: &HashSet<RoomId>,
+        after: Position,
+        end: Position,
+    ) -> Result<Page, LogError> {
         let filter = match self.request.scope {
             Scope::Room(room) => Filter::Room(room),
-            Scope::Own => Filter::Rooms(rooms.into_iter().collect()),
+            Scope::Own => Filter::Rooms(rooms.iter().copied().collect()),
         };
-        let mut events = self.shared.log.read(filter, *cursor).await?;
+        let mut page = Page {
+            events: Vec::new(),
+            up_to: end,
+        };
+        let mut read = 0;
+        let mut bytes = 0;
+        let mut events = self.shared.log.read(filter, after).await?;
         while let Some(recorded) = events.try_next().await? {
-            let position = recorded.position;
-            if position > end {
+            if recorded.position > end {
                 break;
             }
+            read += 1;
+            bytes += recorded.payload.len();
             // The follower warns of what can't be decoded; here it is just skipped.
-            if let Some(envelope) = decode(&recorded)
-                && let Err(gone) = self.copy_event(position, &envelope).await?
-            {
-                return Ok(Err(gone));
+            if let Some(envelope) = decode(&recorded) {
+                page.events.push((recorded.position, Arc::new(envelope)));
             }
-            *cursor = position;
+            if read == PAGE || bytes >= PAGE_BYTES {
+                page.up_to = recorded.position;
+                break;
+            }
         }
-        *cursor = end;
-        Ok(Ok(()))
+        Ok(page)
     }
 
     /// Sends what the event is to the client, if it is anything. Sending is last, so that after an error

@@ -678,12 +678,14 @@ async fn an_undecodable_event_disturbs_nobody() {
         log.append(event, Expect::Any).await.unwrap();
     }
     let last = post(log, room, anna, "after").await;
+    let both = |frames: [Value; 2]| {
+        let positions = frames.map(|frame| frame["position"].clone());
+        assert_eq!(positions, [json!(first), json!(last)]);
+    };
+    both([live.next().await, live.next().await]);
     let mut away = gateway.connect(bela).await;
     away.subscribe(room, Some(created(log, room).await)).await;
-    for client in [&mut live, &mut away] {
-        assert_eq!(client.next().await["position"], json!(first));
-        assert_eq!(client.next().await["position"], json!(last));
-    }
+    both([away.next().await, away.next().await]);
     live.settle().await;
 }
 
@@ -762,6 +764,40 @@ async fn subscriptions_and_frames_are_limited() {
     // Pushes are not the client's frames.
     let position = post(log, rooms[1], anna, "hello").await;
     assert_eq!(client.next().await["position"], json!(position));
+}
+
+#[tokio::test]
+async fn a_user_may_have_so_many_connections_and_no_more() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let limits = Limits {
+        connections_per_user: 2,
+        ..limits()
+    };
+    let gateway = Gateway::start_with(log, limits, &[]).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let mut first = gateway.connect(anna).await;
+    let mut second = gateway.connect(anna).await;
+    first.settle().await;
+    second.settle().await;
+    let mut third = gateway.connect(anna).await;
+    third.error("too_many_connections").await;
+    assert_eq!(third.closed().await.0, 4010);
+    gateway.connect(bela).await.settle().await;
+
+    // The end of one makes room for another.
+    first.socket.close(None).await.unwrap();
+    within("another connection", async {
+        loop {
+            let mut again = gateway.connect(anna).await;
+            again.send(json!({"type": "ping"})).await;
+            if matches!(again.receive().await, Received::Frame(it) if it["type"] == "pong") {
+                return;
+            }
+        }
+    })
+    .await;
+    second.settle().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! A gateway on a real port over a real log, and clients for it.
+#![allow(dead_code)] // No suite uses all of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +9,9 @@ use directory::Directory;
 use event_log::testing::NatsServer;
 use event_log::{EventLog, Expect, Filter, JetStreamLog, LogUrl, NewEvent, SqliteLog};
 use events::{
-    Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position, RoomDeleted, RoomId,
-    RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserId, UserType,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position,
+    RoomDeleted, RoomId, RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserId,
+    UserType,
 };
 use futures::{SinkExt, StreamExt};
 use gateway_ws::{Limits, Options};
@@ -291,6 +293,20 @@ pub async fn delete_message(
     append(log, event, None).await
 }
 
+pub async fn read_conversation(
+    log: &Arc<dyn EventLog>,
+    room_id: RoomId,
+    reader: UserId,
+    up_to: Option<Position>,
+) -> Position {
+    let event = Event::ConversationRead(ConversationRead {
+        room_id,
+        reader,
+        up_to: up_to.map(MessageId::at),
+    });
+    append(log, event, Some(reader)).await
+}
+
 /// A WebSocket client.
 #[derive(Debug)]
 pub struct Client {
@@ -375,6 +391,39 @@ impl Client {
             .await;
         let expected = json!({"type": "unsubscribed", "room": room});
         assert_eq!(self.next().await, expected);
+    }
+
+    /// Subscribes to all rooms of the user, and returns the answer.
+    pub async fn follow(&mut self, after: Option<&str>) -> Value {
+        let mut frame = json!({"type": "subscribe"});
+        if let Some(after) = after {
+            frame["after"] = json!(after);
+        }
+        self.send(frame).await;
+        self.next().await
+    }
+
+    /// The next frame of this type; others before it are skipped.
+    pub async fn next_of_type(&mut self, name: &str) -> Value {
+        loop {
+            let frame = self.next().await;
+            if frame["type"] == name {
+                return frame;
+            }
+        }
+    }
+
+    /// What comes before the answer to a ping sent now.
+    pub async fn until_pong(&mut self) -> Vec<Value> {
+        self.send(json!({"type": "ping"})).await;
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next().await;
+            if frame["type"] == "pong" {
+                return frames;
+            }
+            frames.push(frame);
+        }
     }
 
     /// Waits until everything sent before was dealt with, when nothing else is expected.

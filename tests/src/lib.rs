@@ -23,6 +23,7 @@
 mod burst;
 mod client;
 mod edge;
+mod node;
 mod record;
 mod shape;
 mod socket;
@@ -31,6 +32,7 @@ mod wait;
 
 pub use burst::{Listener, Said, Writer, assert_kept, read_all};
 pub use client::{Answer, TestClient};
+pub use node::NodeScript;
 pub use record::Auditor;
 pub use shape::Shapes;
 pub use socket::WsClient;

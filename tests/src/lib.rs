@@ -20,6 +20,7 @@
 //! says what to do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod browser;
 mod burst;
 mod client;
 mod edge;
@@ -28,8 +29,10 @@ mod record;
 mod shape;
 mod socket;
 mod stack;
+mod transcript;
 mod wait;
 
+pub use browser::Browser;
 pub use burst::{Listener, Said, Writer, assert_kept, read_all};
 pub use client::{Answer, TestClient};
 pub use node::NodeScript;

@@ -5,7 +5,6 @@
 
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -14,10 +13,8 @@ use tokio::task::JoinHandle;
 use xtask::servers::for_tests;
 
 use crate::edge::project_file;
-use crate::wait::{eventually, within};
-
-/// How long something may take that a script must say or do.
-const SAID: Duration = Duration::from_secs(30);
+use crate::transcript::{SAID, Transcript};
+use crate::wait::within;
 
 /// A running script. It is killed on drop; when a test fails, all that it said is printed.
 #[derive(Debug)]
@@ -25,14 +22,11 @@ pub struct NodeScript {
     name: String,
     child: Child,
     input: Option<ChildStdin>,
-    said: Lines,
-    complained: Lines,
-    readers: Vec<JoinHandle<()>>,
-    /// How many of the things said [`Self::says`] has gone past.
-    passed: usize,
+    said: Transcript,
+    /// What came on standard error, and what should have been JSON.
+    complaints: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
 }
-
-type Lines = Arc<Mutex<Vec<String>>>;
 
 impl NodeScript {
     /// Starts `tests/js/NAME` with these arguments. `None`, and a line that says so, where only the
@@ -54,19 +48,26 @@ impl NodeScript {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let (said, complained) = (Lines::default(), Lines::default());
-        let readers = vec![
-            collect(child.stdout.take().unwrap(), &said),
-            collect(child.stderr.take().unwrap(), &complained),
-        ];
+        let (said, complaints) = (Transcript::default(), Arc::<Mutex<String>>::default());
+        let (heard, odd) = (said.clone(), Arc::clone(&complaints));
+        let reader = read(
+            child.stdout.take().unwrap(),
+            move |line| match serde_json::from_str(&line) {
+                Ok(value) => heard.add(value),
+                Err(_) => complain(&odd, &format!("a line that is no JSON: {line}")),
+            },
+        );
+        let wrong = Arc::clone(&complaints);
+        read(child.stderr.take().unwrap(), move |line| {
+            complain(&wrong, &line);
+        });
         Some(Self {
             name: name.to_owned(),
             input: child.stdin.take(),
             child,
             said,
-            complained,
-            readers,
-            passed: 0,
+            complaints,
+            reader,
         })
     }
 
@@ -84,36 +85,17 @@ impl NodeScript {
     /// The next thing the script says that matches; what it says before that is passed over.
     ///
     /// # Panics
-    /// It doesn't come in time, or it is no JSON; the text says that `what` was waited for.
-    pub async fn says(&mut self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
-        let said = Arc::clone(&self.said);
-        let (readers, passed) = (&self.readers, &mut self.passed);
+    /// It doesn't come in time, or the script ends; the text says that `what` was waited for.
+    pub async fn says(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         let what = format!("{}: {what}", self.name);
-        eventually(&what, SAID, || {
-            // Looked at before the lines: once it has ended, no line comes any more.
-            let ended = readers.iter().all(JoinHandle::is_finished);
-            let found = loop {
-                let line = lock(&said).get(*passed).cloned();
-                let Some(line) = line else { break None };
-                *passed += 1;
-                let value = parse(&line);
-                if matches(&value) {
-                    break Some(value);
-                }
-            };
-            assert!(found.is_some() || !ended, "{what}: the script has ended");
-            std::future::ready(found)
-        })
-        .await
+        let ended = || self.reader.is_finished();
+        self.said.next(&what, ended, matches).await
     }
 
     /// All that the script has said so far.
-    ///
-    /// # Panics
-    /// It said something that is no JSON.
     #[must_use]
     pub fn said(&self) -> Vec<Value> {
-        lock(&self.said).iter().map(|line| parse(line)).collect()
+        self.said.all()
     }
 
     /// Closes the script's input and waits until it has ended.
@@ -131,29 +113,31 @@ impl Drop for NodeScript {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("--- {} ---", self.name);
-            for line in lock(&self.said).iter().chain(lock(&self.complained).iter()) {
-                println!("{line}");
+            for value in self.said() {
+                println!("{value}");
             }
+            let complaints = self.complaints.lock();
+            println!("{}", complaints.unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
 
-fn collect(stream: impl AsyncRead + Send + Unpin + 'static, lines: &Lines) -> JoinHandle<()> {
-    let lines = Arc::clone(lines);
+fn read(
+    stream: impl AsyncRead + Send + Unpin + 'static,
+    handle: impl Fn(String) + Send + 'static,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut stream = BufReader::new(stream).lines();
         while let Ok(Some(line)) = stream.next_line().await {
-            lock(&lines).push(line);
+            handle(line);
         }
     })
 }
 
-fn lock(lines: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn parse(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|_| panic!("a line that is no JSON: {line}"))
+fn complain(complaints: &Mutex<String>, line: &str) {
+    let mut complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+    complaints.push_str(line);
+    complaints.push('\n');
 }
 
 #[cfg(test)]

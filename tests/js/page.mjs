@@ -22,6 +22,3 @@ export async function listen(handle) {
     await handle(await answer.json());
   }
 }
-
-addEventListener("error", ({ message }) => say({ failed: message }));
-addEventListener("unhandledrejection", ({ reason }) => say({ failed: String(reason) }));

@@ -2,7 +2,7 @@
 //!
 //! The page comes from a port of its own, so to Hansard it is a page of another origin, as those of
 //! most products are. What its script says comes by `POST /report`; what it is told waits at `/orders/N`.
-//! `tests/js/page.mjs` is the other end.
+//! `tests/js/page.html` and `page.mjs` are the other end.
 
 use std::path::Path as FilePath;
 use std::process::Command;
@@ -110,11 +110,11 @@ impl Browser {
     pub fn open(&mut self, script: &str, settings: &Value) {
         // JSON in a script element ends at nothing but `</script`.
         let settings = settings.to_string().replace('<', "\\u003c");
-        self.page.html.send_replace(format!(
-            "<!doctype html><meta charset=\"utf-8\"><title>{script}</title><ol></ol>\n\
-             <script id=\"settings\" type=\"application/json\">{settings}</script>\n\
-             <script type=\"module\" src=\"/js/{script}\"></script>\n"
-        ));
+        let template = std::fs::read_to_string(project_file("tests/js/page.html")).unwrap();
+        let html = template
+            .replace("SCRIPT", script)
+            .replace("SETTINGS", &settings);
+        self.page.html.send_replace(html);
         let mut command = Command::new(&self.program);
         let profile = self.directory.path().join("profile");
         command

@@ -84,6 +84,7 @@ export class HansardClient {
       for (const room of this.#subscriptions) this.#sendSubscription(room);
     };
     socket.onmessage = ({ data }) => {
+      if (socket !== this.#socket) return;
       this.#watch(socket);
       this.#dealing = this.#dealing
         .then(() => this.#deal(socket, JSON.parse(data)))

@@ -4,12 +4,17 @@ import { HansardClient } from "/examples/hansard-client.js";
 import { listen, say, settings } from "./page.mjs";
 
 let connections = 0;
-let arrived; // Is called when one more frame has arrived.
+let arrivals = 0; // Frames on the last connection, dealt with or not.
+let arrived; // Is called with each of them.
 globalThis.WebSocket = class extends WebSocket {
   constructor(url) {
     super(url);
     connections += 1;
-    this.addEventListener("message", () => arrived?.());
+    arrivals = 0;
+    this.addEventListener("message", () => {
+      arrivals += 1;
+      arrived?.();
+    });
     this.addEventListener("close", ({ code }) => say({ closed: code, connections }));
   }
 };
@@ -24,8 +29,10 @@ listen(({ tokens, rooms }) => {
     // One token after the other, and the last one again and again.
     token: typeof tokens === "string" ? tokens : () => tokens[Math.min(asked++, tokens.length - 1)],
     async onFrame(frame) {
-      if (frame.failOn === connections) {
-        await new Promise((resolve) => (arrived = resolve));
+      // Once, and not before so many frames have arrived: those after it wait meanwhile.
+      const { connection, after } = frame.failure ?? {};
+      if (connection === connections) {
+        while (arrivals < after) await new Promise((resolve) => (arrived = resolve));
         throw new Error("the app can't deal with this now");
       }
       say({ frame });

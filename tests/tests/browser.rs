@@ -253,7 +253,7 @@ async fn a_replay_that_is_cut_goes_on_where_it_was_cut() {
 
     // What the app fails to deal with comes again, and what came after it does not count.
     let mut failing = frame("new message", "p4");
-    failing["failOn"] = json!(3);
+    failing["failure"] = json!({"connection": 3, "after": 3});
     let answers = json!([recovered, failing, frame("new message", "p5")]);
     let socket = script.expect(subscribe("p3"), answers).await;
     let answers = json!([recovered, failing]);

@@ -1,4 +1,4 @@
-// A chat of one room as a web page, made with the example client: the messages in the order in which
+// A chat as a web page that shows one of the user's rooms, made with the example client: the messages in the order in which
 // they came, whatever happened to the server in between.
 import { HansardClient } from "/examples/hansard-client.js";
 import { listen, say, settings } from "./page.mjs";
@@ -52,7 +52,7 @@ const client = new HansardClient({
   },
   onFrame(frame) {
     if (frame.type !== "new message") say({ frame });
-    else if (frame.message.postId > newestOfHistory) show(frame.message);
+    else if (frame.room === room && frame.message.postId > newestOfHistory) show(frame.message);
   },
   async onStartOver(frame) {
     await loadHistory(frame);
@@ -60,7 +60,7 @@ const client = new HansardClient({
   },
   onRefused: (code, reason) => say({ refused: code, reason }),
 });
-client.subscribe(room);
+client.subscribe();
 
 listen(({ until }) => {
   wanted = until;

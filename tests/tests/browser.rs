@@ -253,8 +253,9 @@ async fn a_replay_that_is_cut_goes_on_where_it_was_cut() {
 
     // What the app fails to deal with comes again, and what came after it does not count.
     let mut failing = frame("new message", "p4");
-    failing["failure"] = json!({"connection": 3, "after": 3});
-    let answers = json!([recovered, failing, frame("new message", "p5")]);
+    failing["failure"] = json!({"connection": 3, "after": 4});
+    let later = ["p5", "p6"].map(|position| frame("new message", position));
+    let answers = json!([recovered, failing, later[0], later[1]]);
     let socket = script.expect(subscribe("p3"), answers).await;
     let answers = json!([recovered, failing]);
     let next = script.expect(subscribe("p3"), answers).await;

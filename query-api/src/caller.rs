@@ -10,20 +10,17 @@ use crate::{Options, POSITION_WAIT};
 
 impl Options {
     /// Waits until the read models have reached the position in the `Hansard-Position` header, if there
-    /// is one: a client that sends back what a command answered reads its own writes from every replica.
+    /// is one: a client that sends back what a command answered reads its own writes from every replica,
+    /// and one that sends a frame's position reads nothing older than what it was pushed.
     pub(crate) async fn reach(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(value) = headers.get(POSITION) else {
             return Ok(());
         };
-        let position: Position = value
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| {
-                ApiError::bad_request(
-                    "the Hansard-Position header must be one that a command answered: 16 hex digits",
-                )
-            })?;
+        let position: Position = value.to_str().ok().and_then(position_in).ok_or_else(|| {
+            ApiError::bad_request(
+                "the Hansard-Position header must be one that a command answered: 16 hex digits",
+            )
+        })?;
         if self.progress.wait_for(position, POSITION_WAIT).await {
             return Ok(());
         }
@@ -62,6 +59,40 @@ impl Options {
             Ok(())
         } else {
             Err(ApiError::invalid_token("the token's user does not exist"))
+        }
+    }
+}
+
+/// The position in a text as commands answer it, or as frames of the gateway have it: these name their log
+/// as well, after a `-`, with 8 digits.
+fn position_in(text: &str) -> Option<Position> {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    match text.split_once('-') {
+        None => text.parse().ok(),
+        Some((position, log)) if log.len() == 8 && log.bytes().all(is_hex) => position.parse().ok(),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_of_answers_and_of_frames_are_read() {
+        let position = Some(Position::new(255));
+        assert_eq!(position_in("00000000000000ff"), position);
+        assert_eq!(position_in("00000000000000ff-3f9c1b2e"), position);
+        for wrong in [
+            "",
+            "-",
+            "ff-3f9c1b2e",
+            "00000000000000ff-",
+            "00000000000000ff-3f9c1b2",
+            "00000000000000ff-3F9C1B2E",
+            "00000000000000ff-3f9c1b2e-",
+        ] {
+            assert_eq!(position_in(wrong), None, "{wrong:?}");
         }
     }
 }

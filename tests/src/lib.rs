@@ -20,17 +20,22 @@
 //! says what to do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod browser;
 mod burst;
 mod client;
 mod edge;
+mod node;
 mod record;
 mod shape;
 mod socket;
 mod stack;
+mod transcript;
 mod wait;
 
+pub use browser::Browser;
 pub use burst::{Listener, Said, Writer, assert_kept, read_all};
 pub use client::{Answer, TestClient};
+pub use node::NodeScript;
 pub use record::Auditor;
 pub use shape::Shapes;
 pub use socket::WsClient;

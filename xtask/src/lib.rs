@@ -3,7 +3,10 @@
 //!
 //! Builds in seconds, so it stays free of async runtimes, HTTP clients and database drivers.
 
+pub mod chromium;
+mod fetch;
 pub mod mongod;
+pub mod node;
 pub mod port;
 pub mod process;
 pub mod servers;

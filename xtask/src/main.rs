@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use xtask::chromium;
+use xtask::node::Node;
 use xtask::servers::{MONGOD, NATS_SERVER, find_nginx};
 
 use crate::project::Project;
@@ -32,7 +34,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Print where the servers are that the tests use, fetching those that are nowhere.
+    /// Print where the programs are that the tests use, fetching those that are nowhere.
     Servers,
 }
 
@@ -53,9 +55,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Test(options) => test::run(options, &project, &runner),
         Command::Openapi { check } => openapi::run(*check, &project),
         Command::Servers => {
-            println!("{}", NATS_SERVER.find(&project.servers())?.display());
-            println!("{}", MONGOD.find(&project.servers())?.display());
+            let cache = project.servers();
+            println!("{}", NATS_SERVER.find(&cache)?.display());
+            println!("{}", MONGOD.find(&cache)?.display());
             println!("{}", find_nginx()?.display());
+            let node = Node::find(&cache)?;
+            println!("{}", node.program.display());
+            let packages = node.packages(&project.javascript(), &cache)?;
+            println!("{}", packages.display());
+            println!("{}", chromium::find(&node, &cache)?.display());
             Ok(ExitCode::SUCCESS)
         }
     }

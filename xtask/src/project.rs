@@ -39,9 +39,14 @@ impl Project {
         })
     }
 
-    /// Where fetched servers are kept.
+    /// Where fetched programs and packages are kept.
     pub fn servers(&self) -> PathBuf {
         self.target.join("servers")
+    }
+
+    /// Where the tests' JavaScript is, with the file that names its packages.
+    pub fn javascript(&self) -> PathBuf {
+        self.root.join("tests/js")
     }
 }
 

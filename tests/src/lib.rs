@@ -23,14 +23,17 @@
 mod burst;
 mod client;
 mod edge;
+mod follower;
 mod record;
 mod shape;
 mod socket;
 mod stack;
+mod telling;
 mod wait;
 
-pub use burst::{Listener, Said, Writer, assert_kept, read_all};
+pub use burst::{Listener, Said, Writer, assert_kept, read_all, until_acknowledged};
 pub use client::{Answer, TestClient};
+pub use follower::{Follower, Following, Last, Plan, Tally};
 pub use record::Auditor;
 pub use shape::Shapes;
 pub use socket::WsClient;
@@ -38,6 +41,7 @@ pub use stack::{
     Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, room_of,
     service_command,
 };
+pub use telling::{Lines, Told};
 pub use wait::{eventually, within};
 
 use std::future::Future;

@@ -86,16 +86,28 @@ impl Writer {
 }
 
 async fn post_until_acknowledged(client: &TestClient, room: &str, text: &str) -> String {
-    let client = client.with_header("idempotency-key", &Uuid::new_v4().to_string());
     let path = format!("/room/{room}/message");
+    let body = json!({"messageText": text});
+    let answer = until_acknowledged(client, Method::POST, &path, Some(body)).await;
+    assert_eq!(answer["post"]["message"]["messageText"], text);
+    answer["post"]["postId"].as_str().unwrap().to_owned()
+}
+
+/// Sends a command with an idempotency key of its own, and repeats it until it is acknowledged; gives the
+/// answer's body.
+///
+/// # Panics
+/// It is refused.
+pub async fn until_acknowledged(
+    client: &TestClient,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Value {
+    let client = client.with_header("idempotency-key", &Uuid::new_v4().to_string());
     loop {
-        let body = json!({"messageText": text});
-        match client.try_send(Method::POST, &path, Some(body)).await {
-            Ok(answer) if !answer.status.is_server_error() => {
-                let answer = answer.ok();
-                assert_eq!(answer["post"]["message"]["messageText"], text);
-                return answer["post"]["postId"].as_str().unwrap().to_owned();
-            }
+        match client.try_send(method.clone(), path, body.clone()).await {
+            Ok(answer) if !answer.status.is_server_error() => return answer.ok(),
             // Not now, or nobody knows: the key makes asking again harmless.
             Ok(_) | Err(_) => tokio::time::sleep(POLL).await,
         }

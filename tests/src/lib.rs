@@ -24,17 +24,20 @@ mod browser;
 mod burst;
 mod client;
 mod edge;
+mod follower;
 mod node;
 mod record;
 mod shape;
 mod socket;
 mod stack;
+mod telling;
 mod transcript;
 mod wait;
 
 pub use browser::Browser;
-pub use burst::{Listener, Said, Writer, assert_kept, read_all};
+pub use burst::{Listener, Said, Writer, assert_kept, read_all, until_acknowledged};
 pub use client::{Answer, TestClient};
+pub use follower::{Follower, Following, Last, Plan, Tally};
 pub use node::NodeScript;
 pub use record::Auditor;
 pub use shape::Shapes;
@@ -43,6 +46,7 @@ pub use stack::{
     Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, room_of,
     service_command,
 };
+pub use telling::{Lines, Told};
 pub use wait::{eventually, within};
 
 use std::future::Future;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 use crate::wait::within;
 
@@ -20,6 +21,10 @@ pub struct WsClient {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// How the last frame's position named its log.
     pub log: String,
+    /// How many bytes of text the server has sent.
+    pub bytes: u64,
+    /// What the server said when it closed the connection.
+    pub reason: String,
 }
 
 impl WsClient {
@@ -39,15 +44,53 @@ impl WsClient {
     /// # Errors
     /// The connection is refused; an HTTP answer is [`Error::Http`].
     pub async fn try_connect(url: &str, token: Option<&str>) -> Result<Self, Box<Error>> {
-        let mut request = url.into_client_request()?;
-        if let Some(token) = token {
-            let value = format!("Bearer {token}").try_into().unwrap();
-            request.headers_mut().insert("authorization", value);
-        }
+        let request = request(url, token)?;
         let (stream, _) =
             within("connecting to the WebSocket", FRAME, connect_async(request)).await?;
-        let log = String::new();
-        Ok(Self { stream, log })
+        Ok(Self::over(stream))
+    }
+
+    /// As [`Self::try_connect`], but so many bytes at most (the kernel takes twice that) wait unread on
+    /// this side: a client that stops reading is soon felt by the server.
+    ///
+    /// # Errors
+    /// As [`Self::try_connect`].
+    pub async fn try_connect_narrowly(
+        url: &str,
+        token: Option<&str>,
+        bytes: u32,
+    ) -> Result<Self, Box<Error>> {
+        let request = request(url, token)?;
+        let address = request.uri().authority().unwrap().as_str();
+        let address = address.parse().unwrap();
+        let connected = async {
+            let socket = TcpSocket::new_v4().map_err(Error::from)?;
+            socket.set_recv_buffer_size(bytes).map_err(Error::from)?;
+            let stream = socket.connect(address).await.map_err(Error::from)?;
+            client_async(request, MaybeTlsStream::Plain(stream)).await
+        };
+        let (stream, _) = within("connecting to the WebSocket", FRAME, connected).await?;
+        Ok(Self::over(stream))
+    }
+
+    fn over(stream: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self {
+            stream,
+            log: String::new(),
+            bytes: 0,
+            reason: String::new(),
+        }
+    }
+
+    /// Closes the connection as one should. Frames that come until the server has agreed are ignored.
+    ///
+    /// # Panics
+    /// It stays open.
+    pub async fn close(mut self) {
+        // Fails when the server was quicker.
+        let _ = self.stream.close(None).await;
+        let ended = async { while let Some(Ok(_)) = self.stream.next().await {} };
+        within("the WebSocket's end", FRAME, ended).await;
     }
 
     /// Sends a JSON frame.
@@ -171,6 +214,7 @@ impl WsClient {
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => {
+                    self.bytes += text.len() as u64;
                     let mut frame: Value = serde_json::from_str(&text)
                         .unwrap_or_else(|_| panic!("a frame that is no JSON: {text}"));
                     if let Some(cursor) = frame.get("position").and_then(Value::as_str) {
@@ -183,7 +227,10 @@ impl WsClient {
                     return Ok(frame);
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    return Err(frame.map(|frame| frame.code.into()));
+                    return Err(frame.map(|frame| {
+                        self.reason = frame.reason.as_str().to_owned();
+                        frame.code.into()
+                    }));
                 }
                 // Pings are answered by the library as it reads.
                 Some(Ok(_)) => {}
@@ -191,4 +238,13 @@ impl WsClient {
             }
         }
     }
+}
+
+fn request(url: &str, token: Option<&str>) -> Result<Request, Box<Error>> {
+    let mut request = url.into_client_request()?;
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").try_into().unwrap();
+        request.headers_mut().insert("authorization", value);
+    }
+    Ok(request)
 }

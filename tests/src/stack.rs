@@ -67,6 +67,8 @@ pub enum Service {
     QueryApi,
     /// Pushes to WebSockets.
     GatewayWs,
+    /// Pushes to WebSockets as well, not through the edge; where [`Options::second_gateway`] asks for it.
+    SecondGatewayWs,
     /// nginx; with four processes only.
     Edge,
     /// nats-server; on the distributed backend only.
@@ -86,7 +88,7 @@ impl Service {
             Self::CommandApi => "command-api",
             Self::Projector => "projector",
             Self::QueryApi => "query-api",
-            Self::GatewayWs => "gateway-ws",
+            Self::GatewayWs | Self::SecondGatewayWs => "gateway-ws",
             Self::Edge | Self::Nats | Self::Mongod => panic!("{self:?} is none of Hansard's own"),
         }
     }
@@ -104,6 +106,8 @@ pub struct Options {
     /// Whether to start a mongod for this stack alone, which can then be killed, instead of using a
     /// database of its own on the one that all tests share.
     pub own_mongod: bool,
+    /// Whether to start a second gateway; with four processes only.
+    pub second_gateway: bool,
     /// More flags for each of Hansard's processes.
     pub flags: Vec<String>,
 }
@@ -117,6 +121,7 @@ impl Options {
             layout,
             auth,
             own_mongod: false,
+            second_gateway: false,
             flags: Vec::new(),
         }
     }
@@ -338,6 +343,11 @@ impl Stack {
         self.add_service("projector", vec![Service::Projector], flags);
         let query_api = self.add_service("query-api", vec![Service::QueryApi], flags);
         let gateway_ws = self.add_service("gateway-ws", vec![Service::GatewayWs], flags);
+        if self.options.second_gateway {
+            self.add_service("gateway-ws", vec![Service::SecondGatewayWs], flags);
+            let output = self.directory.path().join("second-gateway-ws.log");
+            self.processes.last_mut().expect("just added").output = output;
+        }
         let addresses = edge::Addresses {
             listen: port.address(),
             command_api,
@@ -397,6 +407,16 @@ impl Stack {
     #[must_use]
     pub fn ws_url(&self) -> String {
         format!("{}/ws", self.base_url.replacen("http", "ws", 1))
+    }
+
+    /// The WebSocket's URL at one service, not through the edge.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    #[must_use]
+    pub fn ws_url_of(&self, service: Service) -> String {
+        let address = self.processes[self.index(service)].port.address();
+        format!("ws://{address}/ws")
     }
 
     /// The directory that `--data-dir` names.

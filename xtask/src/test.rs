@@ -18,6 +18,9 @@ use crate::runner::Runner;
 /// The package whose tests start the binaries.
 const BLACK_BOX_SUITES: &str = "hansard-tests";
 
+/// How the names of the settings of `tests/tests/soak.rs` begin: its length and its seed.
+const SOAK_VARIABLES: &str = "HANSARD_SOAK_";
+
 /// How to test.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -70,7 +73,10 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
     let mut code = ExitCode::SUCCESS;
     for mut command in commands(&options.filters) {
         without_own_settings(&mut command);
+        let of_soak = std::env::vars_os()
+            .filter(|(name, _)| name.to_string_lossy().starts_with(SOAK_VARIABLES));
         command
+            .envs(of_soak)
             .current_dir(&project.root)
             .envs(environment.iter().map(|(name, value)| (name, value)));
         let status = runner.run(&mut command)?;

@@ -22,6 +22,7 @@ mod rate;
 mod recent;
 mod render;
 mod signals;
+mod socketio;
 mod subscriptions;
 mod transport;
 mod typing;
@@ -186,7 +187,8 @@ pub fn routes(options: Options) -> OpenApiRouter {
     tokio::spawn(async move { stop.run_until_cancelled(follower.run()).await });
     OpenApiRouter::new()
         .routes(routes!(websocket::connect))
-        .with_state(shared)
+        .with_state(Arc::clone(&shared))
+        .merge(socketio::routes(shared))
 }
 
 /// Waits, after shutdown, until every socket is closed, but no longer than that may take. For the end of

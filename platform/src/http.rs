@@ -30,6 +30,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::health::Health;
+use crate::stall::{Guard, StallLimit};
 use crate::telemetry;
 
 /// Names a request in the answer, in log lines, and towards other services.
@@ -102,6 +103,7 @@ pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
         }))
         .layer(middleware::from_fn(refuse_unreadable_path))
         .layer(cors(&config))
+        .layer(middleware::from_fn(allow_credentials))
         .layer(middleware::from_fn(take_in))
         .layer(middleware::from_fn(observe))
 }
@@ -160,6 +162,30 @@ fn cors(config: &Config) -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([POSITION, header::RETRY_AFTER, REQUEST_ID])
         .max_age(Duration::from_secs(600))
+}
+
+/// Among the extensions of an answer: pages of other origins may read it though their request carried
+/// credentials, which Hansard itself never looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct WithCredentials;
+
+/// Names the origin in an answer to a request with credentials: then `*` does not count (Fetch, "CORS
+/// protocol and credentials").
+async fn allow_credentials(request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = next.run(request).await;
+    if response.extensions().get::<WithCredentials>().is_some()
+        && let Some(origin) = origin
+        && let Some(allowed) = response
+            .headers_mut()
+            .get_mut(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+    {
+        *allowed = origin;
+        let yes = HeaderValue::from_static("true");
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+    }
+    response
 }
 
 /// Gives the request its id, and logs and counts its answer. Of the path only the route is logged, and of
@@ -319,7 +345,8 @@ pub async fn serve(
             tracing::debug!(%error, "can't set TCP_NODELAY");
         }
     });
-    let serving = axum::serve(listener, router)
+    let service = router.into_make_service_with_connect_info::<StallLimit>();
+    let serving = axum::serve(Guard(listener), service)
         .with_graceful_shutdown(shutdown.clone().cancelled_owned())
         .into_future();
     let out_of_time = async {

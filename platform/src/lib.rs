@@ -35,6 +35,7 @@ pub mod error;
 pub mod health;
 pub mod http;
 pub mod shutdown;
+pub mod stall;
 pub mod startup;
 pub mod telemetry;
 

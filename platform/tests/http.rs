@@ -1,19 +1,25 @@
 //! What every service answers, whatever its routes: seen through real connections.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
+use futures::{StreamExt, stream};
 use platform::body::Fields;
 use platform::config::Config;
 use platform::health::Health;
 use platform::http::{Shared, finish, serve};
+use platform::stall::StallLimit;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +32,8 @@ struct Service {
     release: Arc<Notify>,
     /// Tells that the request to `/slow` has arrived.
     arrived: Arc<Notify>,
+    /// Cancelled when the endless answer of `/flood`, which has a stall limit, is over.
+    flood_over: CancellationToken,
     serving: tokio::task::JoinHandle<anyhow::Result<()>>,
     client: Client,
 }
@@ -42,10 +50,26 @@ impl Service {
     async fn start_with(config: Config) -> Self {
         let (release, arrived) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let slow = (Arc::clone(&release), Arc::clone(&arrived));
+        let flood_over = CancellationToken::new();
+        let flooding = flood_over.clone();
         let routes = OpenApiRouter::new()
             .route("/echo", post(|fields: Fields| async { Json(fields.0) }))
             .route("/room/{id}", get(|| async { "a room" }))
             .route("/panic", get(panics))
+            .route(
+                "/flood",
+                get(
+                    move |ConnectInfo(stall): ConnectInfo<StallLimit>| async move {
+                        stall.set(Duration::from_millis(200));
+                        let over = flooding.drop_guard();
+                        let chunks = stream::repeat(vec![b'x'; 64 * 1024]).map(move |chunk| {
+                            let _ = &over;
+                            Ok::<_, Infallible>(chunk)
+                        });
+                        Body::from_stream(chunks)
+                    },
+                ),
+            )
             .route(
                 "/slow",
                 get(move || {
@@ -74,6 +98,7 @@ impl Service {
             shutdown,
             release,
             arrived,
+            flood_over,
             serving,
             client: Client::builder().no_proxy().build().unwrap(),
         }
@@ -316,4 +341,23 @@ async fn a_stopping_service_finishes_what_it_began() {
     assert_eq!(response.text().await.unwrap(), "at last");
     let stopped = tokio::time::timeout(deadline, service.serving).await;
     stopped.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_given_up_where_the_route_says_so() {
+    let service = Service::start().await;
+    let mut peer = TcpStream::connect(service.address).await.unwrap();
+    peer.write_all(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut first = [0; 8];
+    peer.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1");
+    let over = service.flood_over.cancelled();
+    let over = tokio::time::timeout(Duration::from_secs(20), over).await;
+    assert!(
+        over.is_ok(),
+        "the answer goes on for somebody who takes nothing"
+    );
+    drop(peer);
 }

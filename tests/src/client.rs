@@ -131,6 +131,12 @@ impl TestClient {
         self
     }
 
+    /// `http://HOST:PORT` of what it talks to.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// The same client with this bearer token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {

@@ -98,6 +98,16 @@ impl NodeScript {
         self.said.all()
     }
 
+    /// All that the script has said so far, but for its first so many lines.
+    ///
+    /// # Panics
+    /// It said something that is no JSON.
+    #[must_use]
+    pub fn said_after(&self, lines: usize) -> Vec<Value> {
+        let said = lock(&self.said);
+        said.iter().skip(lines).map(|line| parse(line)).collect()
+    }
+
     /// Closes the script's input and waits until it has ended.
     ///
     /// # Panics

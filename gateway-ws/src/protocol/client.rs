@@ -65,6 +65,14 @@ impl ClientFrame {
         let Value::Object(fields) = value else {
             return Err(invalid("a message is a JSON object with a type"));
         };
+        Self::from_fields(&fields)
+    }
+
+    /// Reads a frame's object, as [`read`](Self::read) does.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_fields(fields: &Map<String, Value>) -> Result<Self, InvalidFrame> {
         let name = match fields.get("type") {
             Some(Value::String(name)) => name.as_str(),
             Some(_) => return Err(invalid("type must be a string")),
@@ -72,35 +80,35 @@ impl ClientFrame {
         };
         match name {
             "auth" => {
-                only(&fields, &["type", "token"])?;
+                only(fields, &["type", "token"])?;
                 Ok(Self::Auth {
-                    token: token(&fields)?,
+                    token: token(fields)?,
                 })
             }
             "subscribe" => {
-                only(&fields, &["type", "room", "after", "presence"])?;
+                only(fields, &["type", "room", "after", "presence"])?;
                 Ok(Self::Subscribe {
-                    room: optional_room(&fields)?,
-                    after: after(&fields)?,
-                    presence: presence(&fields)?,
+                    room: optional_room(fields)?,
+                    after: after(fields)?,
+                    presence: presence(fields)?,
                 })
             }
             "unsubscribe" => {
-                only(&fields, &["type", "room"])?;
+                only(fields, &["type", "room"])?;
                 Ok(Self::Unsubscribe {
-                    room: optional_room(&fields)?,
+                    room: optional_room(fields)?,
                 })
             }
             "typing" => {
-                only(&fields, &["type", "room", "state"])?;
+                only(fields, &["type", "room", "state"])?;
                 Ok(Self::Typing {
-                    room: optional_room(&fields)?
+                    room: optional_room(fields)?
                         .ok_or_else(|| invalid("room must be a room's id"))?,
-                    state: state(&fields)?,
+                    state: state(fields)?,
                 })
             }
             "ping" => {
-                only(&fields, &["type"])?;
+                only(fields, &["type"])?;
                 Ok(Self::Ping)
             }
             _ => Err(InvalidFrame {

@@ -306,10 +306,10 @@ impl Follower {
 
     /// Listens until the connection ends, or it is time to end it ([`Next::Listen`]), or all is heard.
     async fn listen(&mut self, socket: &mut WsClient) -> Next {
-        let stay = match self.random.random_range(0..4) {
-            0 => Duration::from_millis(100),
-            1 | 2 => Duration::from_secs(2),
-            _ => Duration::from_secs(6),
+        let stay = match self.random.random_range(0..5) {
+            0 => Duration::from_millis(200),
+            1 | 2 => Duration::from_secs(4),
+            _ => Duration::from_secs(8),
         };
         let leave_at = Instant::now() + self.random_up_to(stay);
         let mut pause_at = self.plan.reads_slowly.then(|| Instant::now() + stay / 10);
@@ -467,11 +467,13 @@ impl Follower {
     /// Whether each track has come to its last event.
     fn has_heard_all(&self) -> bool {
         let last = self.last.borrow();
-        let Some(last) = last.as_ref().and_then(|last| last.get(self.person())) else {
+        let Some(last) = last.as_ref() else {
             return false;
         };
         self.tracks.iter().all(|track| {
-            let end = last.iter().filter(|(room, _)| self.is_told_of(track, room));
+            // Somebody may have no room at all.
+            let rooms = last.get(self.person()).into_iter().flatten();
+            let end = rooms.filter(|(room, _)| self.is_told_of(track, room));
             let end = end.map(|(_, position)| *position).max();
             let told = track.told.last().map(|told| told.position);
             track.start >= end || told >= end

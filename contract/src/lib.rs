@@ -25,6 +25,10 @@ pub use shapes::{
 /// it, so that each can be asked what the whole API looks like.
 pub const OPENAPI: &str = include_str!("../openapi.json");
 
+/// The description of `/ws`, AsyncAPI 3.0 as JSON, written by hand. The gateway serves it, and its tests
+/// compare it with the protocol.
+pub const ASYNCAPI: &str = include_str!("../asyncapi.json");
+
 /// The refusals' texts that clients of the tutorial may compare with.
 pub mod texts {
     /// A path that no route answers.

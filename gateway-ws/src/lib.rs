@@ -31,6 +31,9 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
 use directory::Directory;
 use event_log::EventLog;
 use platform::auth::Auth;
@@ -187,8 +190,16 @@ pub fn routes(options: Options) -> OpenApiRouter {
     tokio::spawn(async move { stop.run_until_cancelled(follower.run()).await });
     OpenApiRouter::new()
         .routes(routes!(websocket::connect))
+        .route("/asyncapi.json", get(description))
         .with_state(Arc::clone(&shared))
         .merge(socketio::routes(shared))
+}
+
+async fn description() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        contract::ASYNCAPI,
+    )
 }
 
 /// Waits, after shutdown, until every socket is closed, but no longer than that may take. For the end of

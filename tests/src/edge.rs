@@ -292,6 +292,7 @@ mod tests {
             ("DELETE", "/delete/message/a%2Fb%2e", "command-api"),
             ("GET", "/ws", "gateway-ws"),
             ("GET", "/ws?after=1", "gateway-ws"),
+            ("GET", "/asyncapi.json", "gateway-ws"),
             ("GET", "/socket.io/?EIO=4", "gateway-ws"),
             ("POST", "/socket.io/?EIO=4", "gateway-ws"),
             ("GET", "/wsx", "query-api"),

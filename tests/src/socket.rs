@@ -211,20 +211,31 @@ impl WsClient {
     /// # Panics
     /// The frame is not JSON.
     pub async fn receive(&mut self) -> Result<Value, Option<u16>> {
+        let mut frame = self.receive_whole().await?;
+        if let Some(cursor) = frame.get("position").and_then(Value::as_str) {
+            let Some((position, log)) = cursor.split_once('-') else {
+                panic!("a position that names no log: {frame}");
+            };
+            self.log = log.to_owned();
+            frame["position"] = json!(position);
+        }
+        Ok(frame)
+    }
+
+    /// The next JSON frame as it came, whenever it comes.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    ///
+    /// # Panics
+    /// The frame is not JSON.
+    pub async fn receive_whole(&mut self) -> Result<Value, Option<u16>> {
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => {
                     self.bytes += text.len() as u64;
-                    let mut frame: Value = serde_json::from_str(&text)
-                        .unwrap_or_else(|_| panic!("a frame that is no JSON: {text}"));
-                    if let Some(cursor) = frame.get("position").and_then(Value::as_str) {
-                        let Some((position, log)) = cursor.split_once('-') else {
-                            panic!("a position that names no log: {text}");
-                        };
-                        self.log = log.to_owned();
-                        frame["position"] = json!(position);
-                    }
-                    return Ok(frame);
+                    let frame = serde_json::from_str(&text);
+                    return Ok(frame.unwrap_or_else(|_| panic!("a frame that is no JSON: {text}")));
                 }
                 Some(Ok(Message::Close(frame))) => {
                     return Err(frame.map(|frame| {

@@ -323,7 +323,12 @@ async fn users_are_made_by_support_and_deleted_by_themselves_too(stack: Stack) {
             answer.refused(404, "API endpoint doesnt exist");
         }
     }
-    for path in ["/health/live", "/health/ready", "/openapi.json"] {
+    for path in [
+        "/health/live",
+        "/health/ready",
+        "/openapi.json",
+        "/asyncapi.json",
+    ] {
         assert_eq!(
             anyone.get(path).await.status,
             200,

@@ -33,6 +33,20 @@ pub mod close {
     pub const SILENT: u16 = 4009;
     /// The user has as many connections as one may have. Close another one first.
     pub const TOO_MANY_CONNECTIONS: u16 = 4010;
+
+    /// Every one of them.
+    pub const ALL: [u16; 10] = [
+        GOING_AWAY,
+        PROTOCOL_ERROR,
+        TOO_LARGE,
+        LOG_REPLACED,
+        TRY_AGAIN_LATER,
+        UNAUTHORIZED,
+        USER_DELETED,
+        TOO_SLOW,
+        SILENT,
+        TOO_MANY_CONNECTIONS,
+    ];
 }
 
 /// What was wrong with a client's frame. The codes never change.
@@ -65,6 +79,22 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every one of them.
+    pub const ALL: [Self; 12] = [
+        Self::NotJson,
+        Self::InvalidMessage,
+        Self::UnknownType,
+        Self::UnsupportedFrame,
+        Self::TooLarge,
+        Self::RateLimited,
+        Self::Unauthorized,
+        Self::UnknownRoom,
+        Self::NotAMember,
+        Self::TooManySubscriptions,
+        Self::TooManyConnections,
+        Self::Unavailable,
+    ];
+
     /// The code as it is sent.
     pub const fn as_str(self) -> &'static str {
         match self {

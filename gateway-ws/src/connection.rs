@@ -570,11 +570,13 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
     fn subscribe(&mut self, scope: Scope, after: Option<After>, presence: bool) {
         let current = self.subscriptions.get(scope);
         if let (Some(Subscription::Live(_)), None, false) = (current, after, presence) {
-            // It is made already.
-            let hub = &self.shared.hub;
+            // It is made already. What was pushed up to the position is sent before it.
+            let hub = Arc::clone(&self.shared.hub);
+            let position = hub.position();
+            self.take_pushes();
             let frame = ServerFrame::Subscribed {
                 room: scope.room(),
-                position: hub.cursor(hub.position()),
+                position: hub.cursor(position),
                 recovered: false,
                 reason: None,
             };

@@ -314,6 +314,49 @@ async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
     }
 }
 
+/// A client that asks where it is while it is pushed to: everything up to there has been sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_position_of_a_subscription_is_never_ahead_of_what_was_sent() {
+    let test = TestLog::sqlite().await.unwrap();
+    let log = &test.log;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    let gateway = Gateway::start(log).await;
+    let mut client = gateway.connect(bela).await;
+    client.subscribe(room, None).await;
+    let stop = CancellationToken::new();
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (log, stop) = (Arc::clone(log), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    post(&log, room, anna, "hello").await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..300 {
+        client.send(subscribe(room, None)).await;
+    }
+    let mut answered = 0;
+    let mut reached = String::new();
+    while answered < 300 {
+        let frame = client.next().await;
+        let position = frame["position"].as_str().unwrap().to_owned();
+        if frame["type"] == "subscribed" {
+            answered += 1;
+            assert!(position >= reached, "{position} after {reached}");
+        } else {
+            assert!(position > reached, "{position} after {reached}");
+        }
+        reached = position;
+    }
+    stop.cancel();
+    for writer in writers {
+        within("writing", writer).await.unwrap();
+    }
+}
+
 async fn come_and_go(
     gateways: Arc<[Gateway; 2]>,
     user: UserId,

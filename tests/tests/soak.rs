@@ -57,7 +57,7 @@ impl Settings {
             Some(number.unwrap_or_else(|_| panic!("{name} is no whole number: {text}")))
         };
         Self {
-            length: Duration::from_secs(number("HANSARD_SOAK_SECONDS").unwrap_or(12)),
+            length: Duration::from_secs(number("HANSARD_SOAK_SECONDS").unwrap_or(8)),
             seed: number("HANSARD_SOAK_SEED").unwrap_or_else(|| rand::rng().random()),
         }
     }

@@ -145,8 +145,8 @@ struct Connection {
     /// When it was made, since the follower began.
     at: Duration,
     url: String,
-    /// How many events each track had been told before.
-    told_before: Vec<usize>,
+    /// How many events each track had been told before, and up to where.
+    told_before: Vec<(usize, u64)>,
     /// What was asked, answered, and how it ended.
     notes: Vec<String>,
 }
@@ -241,10 +241,12 @@ impl Follower {
             return Next::Reconnect;
         };
         self.tally.connections += 1;
+        let tracks = self.tracks.iter();
+        let told_before = tracks.map(|track| (track.told.len(), track.cursor));
         self.connections.push(Connection {
             at: self.begun.elapsed(),
             url,
-            told_before: self.tracks.iter().map(|track| track.told.len()).collect(),
+            told_before: told_before.collect(),
             notes: Vec::new(),
         });
         for track in &mut self.tracks {
@@ -540,11 +542,19 @@ impl Follower {
             });
             lines.collect()
         };
-        // The one on which the event came, and those before it.
+        // The last that could still tell of what is missing, or else told what is too much, and those
+        // before it.
+        let missing = expected.get(at).filter(|missing| {
+            let told = track.told.get(at);
+            told.is_none_or(|told| told.position > missing.position)
+        });
         let came_on = self
             .connections
             .iter()
-            .rposition(|it| it.told_before[index] <= at)
+            .rposition(|it| {
+                let (events, cursor) = it.told_before[index];
+                missing.map_or(events <= at, |missing| cursor < missing.position)
+            })
             .unwrap_or_default();
         let around = came_on.saturating_sub(SHOWN_CONNECTIONS)..=came_on;
         let connections: String = around
@@ -575,7 +585,10 @@ impl Follower {
 
 impl Connection {
     fn shown(&self, number: usize, track: Option<usize>) -> String {
-        let told = track.map(|track| format!(", {} told before", self.told_before[track]));
+        let told = track.map(|track| {
+            let (events, cursor) = self.told_before[track];
+            format!(", {events} events told before, up to {cursor:016x}")
+        });
         format!(
             "  {number}: after {} ms, {}{}\n    {}\n",
             self.at.as_millis(),

@@ -30,8 +30,7 @@ const ROOMS: usize = 30;
 const LATE_ROOMS: usize = 10;
 /// Rooms in which people talk at the same time.
 const VOICES: usize = 8;
-/// Of these, those who say much at a time.
-const LOUD_VOICES: usize = 1;
+/// What those say at a time who say much.
 const LOUD_BYTES: usize = 60 * 1024;
 /// Bytes in which people have said something before anybody listens: more than a gateway remembers.
 const HISTORY_BYTES: usize = 9 * 1024 * 1024;
@@ -58,7 +57,7 @@ impl Settings {
             Some(number.unwrap_or_else(|_| panic!("{name} is no whole number: {text}")))
         };
         Self {
-            length: Duration::from_secs(number("HANSARD_SOAK_SECONDS").unwrap_or(12)),
+            length: Duration::from_secs(number("HANSARD_SOAK_SECONDS").unwrap_or(8)),
             seed: number("HANSARD_SOAK_SEED").unwrap_or_else(|| rand::rng().random()),
         }
     }
@@ -196,7 +195,11 @@ impl Town {
         while begun.elapsed() < length {
             let turn = Duration::from_millis(self.random.random_range(200..1000));
             let until = Instant::now() + turn;
-            let loud = self.random.random_range(0..=LOUD_VOICES);
+            let loud = match self.random.random_range(0..8) {
+                0 => VOICES,
+                1..5 => 1,
+                _ => 0,
+            };
             let turn = async |town: &mut Self| town.read_and_delete(until).await;
             #[allow(clippy::cast_precision_loss)]
             let posts = self.talk(loud, turn).await as f64;

@@ -12,13 +12,15 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use event_log::{Filter, LogError, Tail};
 use events::{Envelope, Event, Position, Room, RoomId, UserId};
 use futures::TryStreamExt;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::Shared;
 use crate::hub::ConnectionId;
@@ -35,9 +37,11 @@ const NEAR: u64 = 512;
 /// How many frames are made ahead of their being written.
 const AHEAD: usize = 16;
 
-/// How many events, or bytes of them, are read at a time.
+/// How many recent events are looked through at a time.
 const PAGE: usize = 256;
-const PAGE_BYTES: usize = 256 * 1024;
+
+/// How long a replay reads the log before others get their turn.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What a subscription is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,19 +170,33 @@ impl CatchUp {
                     }
                     Poll::Pending => {}
                 }
-                let Some(work) = &mut self.work else {
+                if self.poll_work(context).is_pending() {
                     return Poll::Pending;
-                };
-                match work.as_mut().poll(context) {
-                    Poll::Ready(outcome) => {
-                        self.outcome = Some(outcome);
-                        self.work = None;
-                    }
-                    Poll::Pending => return Poll::Pending,
                 }
             }
         })
         .await
+    }
+
+    /// Gets on as far as it can while no step is wanted, so that it gives its turn at the log to others.
+    /// Never ready. Dropping the future loses nothing.
+    pub async fn wait(&mut self) -> Progress {
+        std::future::poll_fn(|context| {
+            let _ = self.poll_work(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ready when the work has just ended.
+    fn poll_work(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.work else {
+            return Poll::Pending;
+        };
+        work.as_mut().poll(context).map(|outcome| {
+            self.outcome = Some(outcome);
+            self.work = None;
+        })
     }
 
     /// A step that is there already.
@@ -194,13 +212,6 @@ struct Work {
     outbox: Arc<Outbox>,
     request: Request,
     steps: mpsc::Sender<Step>,
-}
-
-/// Some events of the past.
-struct Page {
-    events: Vec<Placed>,
-    /// All there are up to here.
-    up_to: Position,
 }
 
 /// The room has been deleted, and the client told.
@@ -359,8 +370,9 @@ impl Work {
         let mut pause = Pause::new();
         while *cursor < end {
             let before = *cursor;
-            match self.copy_once(cursor, end).await {
-                Ok(result) => return result,
+            match self.copy_some(cursor, end).await {
+                Ok(Ok(())) => {}
+                Ok(Err(gone)) => return Err(gone),
                 Err(error) => {
                     tracing::debug!(%error, position = %cursor, "a replay is interrupted");
                     if *cursor != before {
@@ -373,80 +385,92 @@ impl Work {
         Ok(())
     }
 
-    async fn copy_once(
+    /// Sends some of that: from memory, or as much as can be in one turn at the log.
+    async fn copy_some(
         &mut self,
         cursor: &mut Position,
         end: Position,
     ) -> Result<Result<(), RoomIsGone>, LogError> {
-        let hub = Arc::clone(&self.shared.hub);
         // The memberships know every room that was created up to `end`.
         let rooms: HashSet<RoomId> = match self.request.scope {
             Scope::Room(room) => HashSet::from([room]),
             Scope::Own => {
-                let rooms = hub.memberships().since(self.user, *cursor);
+                let rooms = self.shared.hub.memberships().since(self.user, *cursor);
                 rooms.into_iter().collect()
             }
         };
-        while *cursor < end {
-            let page = match hub.recent(*cursor, end, PAGE) {
-                Some(events) => Page {
-                    up_to: events
-                        .last()
-                        .filter(|_| events.len() == PAGE)
-                        .map_or(end, |it| it.0),
-                    events,
-                },
-                None => self.read_page(&rooms, *cursor, end).await?,
-            };
-            for (position, envelope) in page.events {
-                let room = envelope.event.room();
-                if room.is_some_and(|room| rooms.contains(&room))
-                    && let Err(gone) = self.copy_event(position, &envelope).await?
-                {
-                    return Ok(Err(gone));
-                }
-                *cursor = position;
+        match self.shared.hub.recent(*cursor, end, PAGE) {
+            Some(recent) => self.copy_recent(recent, &rooms, cursor, end).await,
+            None => self.copy_recorded(rooms, cursor, end).await,
+        }
+    }
+
+    async fn copy_recent(
+        &mut self,
+        recent: Vec<Placed>,
+        rooms: &HashSet<RoomId>,
+        cursor: &mut Position,
+        end: Position,
+    ) -> Result<Result<(), RoomIsGone>, LogError> {
+        let is_last = recent.len() < PAGE;
+        for (position, envelope) in recent {
+            let room = envelope.event.room();
+            if room.is_some_and(|room| rooms.contains(&room))
+                && let Err(gone) = self.copy_event(position, &envelope).await?
+            {
+                return Ok(Err(gone));
             }
-            *cursor = page.up_to;
+            *cursor = position;
+        }
+        if is_last {
+            *cursor = end;
         }
         Ok(Ok(()))
     }
 
-    /// Reads the next events of these rooms from the log. A page at a time: the log lets only so many
-    /// read at once, and a client that is slow to take its history must not keep the others waiting.
-    async fn read_page(
-        &self,
-        rooms: &HashSet<RoomId>,
-        after: Position,
+    /// The log lets only so many read at once, so a client that is slow to take its history must not keep
+    /// the others waiting: when its turn is over, the log is left, and read again later.
+    async fn copy_recorded(
+        &mut self,
+        rooms: HashSet<RoomId>,
+        cursor: &mut Position,
         end: Position,
-    ) -> Result<Page, LogError> {
+    ) -> Result<Result<(), RoomIsGone>, LogError> {
         let filter = match self.request.scope {
             Scope::Room(room) => Filter::Room(room),
-            Scope::Own => Filter::Rooms(rooms.iter().copied().collect()),
+            Scope::Own => Filter::Rooms(rooms.into_iter().collect()),
         };
-        let mut page = Page {
-            events: Vec::new(),
-            up_to: end,
-        };
-        let mut read = 0;
-        let mut bytes = 0;
-        let mut events = self.shared.log.read(filter, after).await?;
+        let mut events = self.shared.log.read(filter, *cursor).await?;
+        let turn_ends = Instant::now() + TURN;
         while let Some(recorded) = events.try_next().await? {
-            if recorded.position > end {
+            let position = recorded.position;
+            if position > end {
                 break;
             }
-            read += 1;
-            bytes += recorded.payload.len();
             // The follower warns of what can't be decoded; here it is just skipped.
             if let Some(envelope) = decode(&recorded) {
-                page.events.push((recorded.position, Arc::new(envelope)));
+                let copied = match timeout_at(turn_ends, self.copy_event(position, &envelope)).await
+                {
+                    Ok(copied) => copied?,
+                    // It was not sent: what is dropped while it waits is not in the queue.
+                    Err(_) => {
+                        drop(events);
+                        let copied = self.copy_event(position, &envelope).await?;
+                        *cursor = position;
+                        return Ok(copied);
+                    }
+                };
+                if let Err(gone) = copied {
+                    return Ok(Err(gone));
+                }
             }
-            if read == PAGE || bytes >= PAGE_BYTES {
-                page.up_to = recorded.position;
-                break;
+            *cursor = position;
+            if Instant::now() > turn_ends {
+                return Ok(Ok(()));
             }
         }
-        Ok(page)
+        *cursor = end;
+        Ok(Ok(()))
     }
 
     /// Sends what the event is to the client, if it is anything. Sending is last, so that after an error

@@ -239,6 +239,7 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
             if alarm.is_elapsed() || deadline < alarm.deadline() {
                 alarm.as_mut().reset(deadline);
             }
+            let has_room = self.writer.has_room();
             tokio::select! {
                 ended = outbox.ended() => return self.ended(ended),
                 () = shared.shutdown.cancelled(), if self.leave_at.is_none() => {
@@ -254,13 +255,13 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
                         return End::Gone;
                     }
                 }
-                incoming = self.stream.next(), if self.writer.has_room() => {
+                incoming = self.stream.next(), if has_room => {
                     if let Some(end) = self.on_incoming(incoming).await {
                         return end;
                     }
                 }
                 () = outbox.filled(), if self.writer.pending.is_empty() => self.take_pushes(),
-                progress = next(&mut self.catch_up), if self.catch_up.is_some() && self.writer.has_room() => {
+                progress = next(&mut self.catch_up, has_room) => {
                     self.on_progress(progress);
                 }
             }
@@ -974,9 +975,11 @@ impl From<Claims> for Authenticated {
     }
 }
 
-async fn next(catch_up: &mut Option<CatchUp>) -> Progress {
+/// The next step of the catch-up, if there is one and a step is wanted.
+async fn next(catch_up: &mut Option<CatchUp>, wanted: bool) -> Progress {
     match catch_up {
-        Some(catch_up) => catch_up.next().await,
+        Some(catch_up) if wanted => catch_up.next().await,
+        Some(catch_up) => catch_up.wait().await,
         None => std::future::pending().await,
     }
 }

@@ -965,3 +965,37 @@ async fn other_requests_get_an_answer() {
     let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(body["success"], json!(false));
 }
+
+/// Clients that ask for a long history and don't read it must not keep others from the log, which lets
+/// only so many read at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_do_not_read_their_history_keep_no_others_from_theirs() {
+    const IDLE: usize = 80;
+    let Some(test) = TestLog::jetstream().await else {
+        return;
+    };
+    let log = &test.log;
+    let no_memory = Limits {
+        recent_events: 0,
+        ..limits()
+    };
+    let gateway = Gateway::start_with(log, no_memory, &[]).await;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let room = room(log, &[anna, bela]).await;
+    // More for each than the kernel's buffers take.
+    let text = "x".repeat(100_000);
+    for _ in 0..80 {
+        post(log, room, anna, &text).await;
+    }
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let mut client = gateway.connect(anna).await;
+        let after = created(log, room).await;
+        assert_eq!(client.subscribe(room, Some(after)).await["recovered"], true);
+        idle.push(client);
+    }
+    let mut client = gateway.connect(bela).await;
+    let after = created(log, room).await;
+    client.send(subscribe(room, Some(after))).await;
+    assert_eq!(client.next_of_type("replayed").await["count"], json!(80));
+}

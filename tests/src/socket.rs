@@ -132,6 +132,17 @@ impl WsClient {
         answer
     }
 
+    /// Unsubscribes from a room.
+    ///
+    /// # Panics
+    /// The next frame is not the answer.
+    pub async fn unsubscribe(&mut self, room: &str) {
+        self.send(json!({"type": "unsubscribe", "room": room}))
+            .await;
+        let expected = json!({"type": "unsubscribed", "room": room});
+        assert_eq!(self.next().await, expected);
+    }
+
     /// The next JSON frame.
     ///
     /// # Panics

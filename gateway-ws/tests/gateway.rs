@@ -970,7 +970,7 @@ async fn other_requests_get_an_answer() {
 /// only so many read at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_do_not_read_their_history_keep_no_others_from_theirs() {
-    const IDLE: usize = 80;
+    const IDLE: usize = 70;
     let Some(test) = TestLog::jetstream().await else {
         return;
     };
@@ -984,7 +984,7 @@ async fn those_who_do_not_read_their_history_keep_no_others_from_theirs() {
     let room = room(log, &[anna, bela]).await;
     // More for each than the kernel's buffers take.
     let text = "x".repeat(100_000);
-    for _ in 0..80 {
+    for _ in 0..60 {
         post(log, room, anna, &text).await;
     }
     let mut idle = Vec::new();
@@ -997,5 +997,5 @@ async fn those_who_do_not_read_their_history_keep_no_others_from_theirs() {
     let mut client = gateway.connect(bela).await;
     let after = created(log, room).await;
     client.send(subscribe(room, Some(after))).await;
-    assert_eq!(client.next_of_type("replayed").await["count"], json!(80));
+    assert_eq!(client.next_of_type("replayed").await["count"], json!(60));
 }

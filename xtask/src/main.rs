@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer runs.
 
+mod bench;
 mod openapi;
 mod project;
 mod runner;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Run every suite, against real servers that are fetched, started and removed again.
     Test(test::Options),
+    /// Measure, beside what people would use instead; writes bench/RESULTS.md and bench/results/.
+    Bench(bench::Options),
     /// Write contract/openapi.json from what the code declares.
     Openapi {
         /// Write nothing; fail when the file is not up to date.
@@ -51,6 +54,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runner = Runner::new().context("signals can't be handled")?;
     match &arguments.command {
         Command::Test(options) => test::run(options, &project, &runner),
+        Command::Bench(options) => bench::run(options, &project, &runner),
         Command::Openapi { check } => openapi::run(*check, &project),
         Command::Servers => {
             println!("{}", NATS_SERVER.find(&project.servers())?.display());

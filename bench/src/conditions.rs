@@ -1,0 +1,89 @@
+//! Under which conditions something was measured.
+
+use std::process::Command;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::server::Setup;
+use crate::socket;
+
+/// The machine, the versions, and who else was busy.
+#[derive(Debug, Serialize)]
+pub struct Conditions {
+    /// The processor's name.
+    pub processor: String,
+    /// How many cores this process could use.
+    pub cores: usize,
+    /// Whether server and generator had a core each.
+    pub pinned: bool,
+    /// The machine's memory, in MiB.
+    pub memory_mib: u64,
+    /// How many processes waited for a core, on average over the minute before: the machine's own load.
+    pub load: String,
+    /// The kernel's version.
+    pub kernel: String,
+    /// How many files a process may have open.
+    pub open_files: u64,
+    /// The commit that was measured, with `+` where files had been changed since.
+    pub commit: String,
+    /// The compiler's version.
+    pub rustc: String,
+    /// Node's version.
+    pub node: String,
+    /// The version of socket.io.
+    pub socket_io: String,
+    /// What an acknowledged post survives.
+    pub durability: &'static str,
+}
+
+impl Conditions {
+    /// Looks.
+    ///
+    /// # Errors
+    /// A program that is needed can't be run.
+    pub fn find(setup: &Setup) -> anyhow::Result<Self> {
+        let changed =
+            !output("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+        let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
+        let package = setup.socket_io.join("node_modules/socket.io/package.json");
+        let package: serde_json::Value = serde_json::from_slice(&std::fs::read(&package)?)?;
+        Ok(Self {
+            processor: field("/proc/cpuinfo", "model name")?,
+            cores: setup.cores.count(),
+            pinned: setup.cores.are_split(),
+            memory_mib: field("/proc/meminfo", "MemTotal")?
+                .trim_end_matches("kB")
+                .trim()
+                .parse::<u64>()?
+                / 1024,
+            load: std::fs::read_to_string("/proc/loadavg")?
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            kernel: output("uname", &["-r"])?,
+            open_files: socket::most_files()?,
+            commit: commit + if changed { "+" } else { "" },
+            rustc: output("rustc", &["--version"])?,
+            node: output("node", &["--version"])?,
+            socket_io: package["version"].as_str().unwrap_or_default().to_owned(),
+            durability: "SQLite, synchronous=FULL: a post is on the disk before it is acknowledged and pushed; socket.io stores nothing",
+        })
+    }
+}
+
+fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.with_context(|| format!("{program} can't be run"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The value of the first line with this name in a file of `name : value` lines.
+fn field(path: &str, name: &str) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{path} can't be read"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
+    Ok(line.unwrap_or("unknown").trim().to_owned())
+}

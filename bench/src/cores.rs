@@ -1,0 +1,67 @@
+//! Which core the server gets and which one the load generator.
+
+use anyhow::Context;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+/// Two of the machine's cores, or none where there is only one.
+#[derive(Debug, Clone, Copy)]
+pub struct Cores {
+    count: usize,
+    pair: Option<(usize, usize)>,
+}
+
+impl Cores {
+    /// Picks the first two cores that this process may use, and keeps the calling thread on the second.
+    ///
+    /// # Errors
+    /// The system does not say which there are.
+    pub fn split() -> anyhow::Result<Self> {
+        let allowed = sched_getaffinity(this_thread()).context("the cores can't be asked for")?;
+        let usable = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
+        let mut first = usable.clone();
+        let pair = first.next().zip(first.next());
+        let cores = Self {
+            count: usable.count(),
+            pair,
+        };
+        cores.keep_to(pair.map(|(_, generator)| generator))?;
+        Ok(cores)
+    }
+
+    /// How many cores this process could use.
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// Whether server and generator have a core each.
+    pub fn are_split(self) -> bool {
+        self.pair.is_some()
+    }
+
+    /// Does what starts a process, so that it and all its threads stay on the server's core: a process
+    /// inherits this from the thread that starts it.
+    ///
+    /// # Errors
+    /// What `start` returns; or this thread can't be moved.
+    pub fn on_server_core<T>(self, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.keep_to(self.pair.map(|(server, _)| server))?;
+        let started = start();
+        self.keep_to(self.pair.map(|(_, generator)| generator))?;
+        started
+    }
+
+    fn keep_to(self, core: Option<usize>) -> anyhow::Result<()> {
+        let Some(core) = core else {
+            return Ok(());
+        };
+        let mut set = CpuSet::new();
+        set.set(core)?;
+        sched_setaffinity(this_thread(), &set)
+            .with_context(|| format!("a thread can't be kept on core {core}"))
+    }
+}
+
+fn this_thread() -> Pid {
+    Pid::from_raw(0)
+}

@@ -1,0 +1,76 @@
+//! Measures Hansard beside what people would use instead. `cargo xtask bench` builds what this needs and
+//! runs it; results go to `bench/results/` and `bench/RESULTS.md`.
+
+mod conditions;
+mod cores;
+mod fan_out;
+mod figure;
+mod memory;
+mod report;
+mod server;
+mod socket;
+mod sockets;
+mod world;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+use crate::conditions::Conditions;
+use crate::cores::Cores;
+
+/// What can be measured, by name.
+const BENCHES: [&str; 1] = ["sockets"];
+
+/// What to measure, and with what.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What to measure; everything unless named.
+    names: Vec<String>,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// The hansard binary.
+    #[arg(long)]
+    hansard: PathBuf,
+    /// The directory with the socket.io server and its installed packages.
+    #[arg(long)]
+    socket_io: PathBuf,
+    /// The directory for RESULTS.md and results/.
+    #[arg(long)]
+    results: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let unknown = arguments
+        .names
+        .iter()
+        .find(|name| !BENCHES.contains(&name.as_str()));
+    if let Some(unknown) = unknown {
+        bail!(
+            "there is no bench {unknown:?}; there are: {}",
+            BENCHES.join(", ")
+        );
+    }
+    let directory = tempfile::Builder::new()
+        .prefix("hansard-bench-")
+        .tempdir()
+        .context("no temporary directory can be made")?;
+    let cores = Cores::split()?;
+    let setup = server::Setup {
+        hansard: arguments.hansard,
+        socket_io: arguments.socket_io,
+        directory: directory.path().to_owned(),
+        cores,
+    };
+    let conditions = Conditions::find(&setup)?;
+    socket::allow_many()?;
+    // One thread, on one core: the generator must not take the server's.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(sockets::run(&setup, arguments.runs))?;
+    report::write(&arguments.results, &conditions, &outcome)
+}

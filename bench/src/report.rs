@@ -1,0 +1,171 @@
+//! Writes what was measured: JSON for programs, a page for people.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::conditions::Conditions;
+use crate::figure::Figure;
+use crate::sockets::{Figures, Outcome};
+
+/// What stands in RESULTS.md between these lines is written here; the rest of the page is written by hand.
+const BEGIN: &str = "<!-- begin: cargo xtask bench sockets -->";
+const END: &str = "<!-- end: cargo xtask bench sockets -->";
+
+/// Writes `results/sockets.json`, and its part of `RESULTS.md`.
+///
+/// # Errors
+/// A file can't be written, or RESULTS.md has lost the place.
+pub fn write(directory: &Path, conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<()> {
+    let results = directory.join("results");
+    std::fs::create_dir_all(&results)?;
+    let all = json!({"conditions": conditions, "sockets": outcome});
+    let path = results.join("sockets.json");
+    std::fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")
+        .with_context(|| format!("{} can't be written", path.display()))?;
+
+    let path = directory.join("RESULTS.md");
+    let page = std::fs::read_to_string(&path)
+        .with_context(|| format!("{} can't be read", path.display()))?;
+    let (before, rest) = page
+        .split_once(BEGIN)
+        .context("RESULTS.md has no place for this")?;
+    let (_, after) = rest
+        .split_once(END)
+        .context("the place in RESULTS.md has no end")?;
+    let section = section(conditions, outcome)?;
+    print!("{section}");
+    std::fs::write(&path, format!("{before}{BEGIN}\n{section}{END}{after}"))?;
+    Ok(())
+}
+
+fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String> {
+    let (hansard, socket_io) = (&outcome.hansard, &outcome.socket_io);
+    let (connections, rooms) = outcome.subscribed;
+    let mut page = String::new();
+    let runs = hansard.idle_connection.runs.len();
+    writeln!(
+        page,
+        "| median of {runs} runs (least to most) | Hansard | socket.io {} | ratio | goal |",
+        conditions.socket_io
+    )?;
+    writeln!(page, "|---|---|---|---|---|")?;
+    let mut row = |what: String, figure: fn(&Figures) -> Option<&Figure>, goal: &str| {
+        let (ours, theirs) = (figure(hansard), figure(socket_io));
+        let ratio = ours
+            .zip(theirs)
+            .map(|(ours, theirs)| ours.median / theirs.median);
+        let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        writeln!(
+            page,
+            "| {what} | {} | {} | {ratio} | {goal} |",
+            cell(ours),
+            cell(theirs)
+        )
+    };
+    row(
+        format!(
+            "an idle connection, bytes ({} of them)",
+            outcome.idle_connections
+        ),
+        |it| Some(&it.idle_connection),
+        "<= 8,192",
+    )?;
+    row(
+        format!("a subscription, bytes ({connections} connections to the same {rooms} rooms)"),
+        |it| Some(&it.group_subscription),
+        "<= 200",
+    )?;
+    row(
+        format!("a subscription, bytes ({connections} connections to {rooms} rooms of two each)"),
+        |it| Some(&it.pair_subscription),
+        "<= 200",
+    )?;
+    row(
+        "the same, by second connections of the same users: the same rooms".to_owned(),
+        |it| Some(&it.group_subscription_again),
+        "<= 200",
+    )?;
+    row(
+        "the same, by second connections of the same users: rooms of two".to_owned(),
+        |it| Some(&it.pair_subscription_again),
+        "<= 200",
+    )?;
+    row(
+        format!("a room of a personal subscription, bytes (the same {rooms} rooms)"),
+        |it| it.group_of_personal.as_ref(),
+        "<= 200",
+    )?;
+    row(
+        format!("a room of a personal subscription, bytes ({rooms} rooms of two each)"),
+        |it| it.pair_of_personal.as_ref(),
+        "<= 200",
+    )?;
+    row(
+        format!(
+            "fan-out, deliveries/s: {} subscribers of a room, {} bytes of text in frames of {} and {}, one message at a time",
+            outcome.subscribers, outcome.text_bytes, hansard.frame_bytes, socket_io.frame_bytes
+        ),
+        |it| Some(&it.deliveries_per_second),
+        ">= 1.3 times",
+    )?;
+    writeln!(page)?;
+    let pinned = match conditions.pinned {
+        true => "server and generator pinned to a core each",
+        false => "nothing pinned",
+    };
+    writeln!(
+        page,
+        "Conditions: {} cores ({}), {} MiB of memory, Linux {}; {pinned}; load average before: {}. Commit {}, {}, Node {}. {}.",
+        conditions.cores,
+        conditions.processor,
+        conditions.memory_mib,
+        conditions.kernel,
+        conditions.load,
+        conditions.commit,
+        conditions.rustc,
+        conditions.node,
+        conditions.durability,
+    )?;
+    Ok(page)
+}
+
+fn cell(figure: Option<&Figure>) -> String {
+    let Some(figure) = figure else {
+        return "-".to_owned();
+    };
+    let [median, least, most] = [figure.median, figure.least, figure.most].map(thousands);
+    format!("{median} ({least} to {most})")
+}
+
+/// A whole number with a comma between thousands.
+fn thousands(number: f64) -> String {
+    let digits = format!("{:.0}", number.abs());
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0.0 {
+        format!("-{text}")
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(thousands(7.4), "7");
+        assert_eq!(thousands(1234.0), "1,234");
+        assert_eq!(thousands(123_456.0), "123,456");
+        assert_eq!(thousands(-1_234_567.0), "-1,234,567");
+    }
+}

@@ -1,0 +1,241 @@
+//! The servers that are measured, each on its own core with its own data.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use events::UserId;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use xtask::port::Port;
+use xtask::process::{Supervised, without_own_settings};
+
+use crate::cores::Cores;
+use crate::memory;
+use crate::socket::Socket;
+
+/// How long a server may take to be ready, a new log projected.
+const START: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(50);
+/// Long enough for HS256 (RFC 7518: at least 256 bits).
+const SECRET: &str = "the bench signs its tokens with this";
+
+/// What the servers are started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The hansard binary.
+    pub hansard: PathBuf,
+    /// The directory of the socket.io server.
+    pub socket_io: PathBuf,
+    /// For data and output; removed at the end.
+    pub directory: PathBuf,
+    /// Who runs where.
+    pub cores: Cores,
+}
+
+/// Which server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// Hansard, embedded.
+    Hansard,
+    /// socket.io on Node.
+    SocketIo,
+}
+
+/// A running server; it is killed on drop.
+#[derive(Debug)]
+pub struct Server {
+    system: System,
+    process: Supervised,
+    port: Port,
+    http: reqwest::Client,
+}
+
+impl Setup {
+    /// Starts Hansard on `data_dir` and waits until it has projected all of its log.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_hansard(&self, data_dir: &Path) -> anyhow::Result<Server> {
+        let secret = self.directory.join("secret");
+        std::fs::write(&secret, SECRET)?;
+        let port = Port::reserve()?;
+        let mut command = Command::new(&self.hansard);
+        without_own_settings(&mut command);
+        command
+            .args([
+                "serve",
+                "--auth",
+                "token",
+                "--log-level",
+                "warn",
+                "--listen",
+            ])
+            .arg(port.address())
+            .arg("--jwt-secret-file")
+            .arg(secret)
+            .arg("--data-dir")
+            .arg(data_dir);
+        let mut server = self.start(System::Hansard, command, port)?;
+        server.until_answered("/health/ready").await?;
+        server.until_caught_up().await?;
+        Ok(server)
+    }
+
+    /// Starts the socket.io server.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_socket_io(&self) -> anyhow::Result<Server> {
+        let port = Port::reserve()?;
+        let mut command = Command::new("node");
+        command
+            .args(["--expose-gc", "server.js"])
+            .current_dir(&self.socket_io)
+            .env("NODE_ENV", "production")
+            .env("PORT", port.number().to_string());
+        let mut server = self.start(System::SocketIo, command, port)?;
+        server.until_answered("/sockets").await?;
+        Ok(server)
+    }
+
+    fn start(&self, system: System, command: Command, port: Port) -> anyhow::Result<Server> {
+        let output = self.directory.join("output");
+        let start = || Supervised::start(command, &output);
+        Ok(Server {
+            system,
+            process: self.cores.on_server_core(start)?,
+            port,
+            http: reqwest::Client::new(),
+        })
+    }
+}
+
+impl Server {
+    /// Which it is.
+    pub fn system(&self) -> System {
+        self.system
+    }
+
+    /// The memory it has, once nothing changes any more; of Node after a full collection of garbage.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub async fn memory(&self) -> anyhow::Result<u64> {
+        if self.system == System::SocketIo {
+            self.get("/collect").await?;
+        }
+        memory::settled(self.process.id()).await
+    }
+
+    /// How many connections it has.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn sockets(&self) -> anyhow::Result<usize> {
+        let count = match self.system {
+            System::Hansard => self.metric("hansard_sockets").await?,
+            System::SocketIo => Some(self.get("/sockets").await?.parse()?),
+        };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Ok(count.unwrap_or(0.0) as usize)
+    }
+
+    /// A connection of this user, or, where there are no users, of anybody.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn connect(&self, user: UserId) -> anyhow::Result<Socket> {
+        let address = self.port.address();
+        match self.system {
+            System::Hansard => Socket::to_hansard(&address, &token(user)?).await,
+            System::SocketIo => Socket::to_socket_io(&address).await,
+        }
+    }
+
+    /// Posts a message to a room of Hansard, over HTTP, and waits until it is durable; not until it can be
+    /// queried, which is nothing to its pushing.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn post(&self, room: &str, author: &str, text: &str) -> anyhow::Result<()> {
+        let url = format!("http://{}/room/{room}/message", self.port.address());
+        let post = self.http.post(url).bearer_auth(author);
+        let post = post.header("Prefer", "respond-async");
+        let answer = post.json(&json!({"messageText": text})).send().await?;
+        ensure!(
+            answer.status().is_success(),
+            "a post was answered {}",
+            answer.status()
+        );
+        answer.bytes().await?;
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}{path}", self.port.address());
+        let answer = self.http.get(url).send().await?;
+        Ok(answer.error_for_status()?.text().await?)
+    }
+
+    async fn until_answered(&mut self, path: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        while let Err(error) = self.get(path).await {
+            if self.process.ended().is_some() || Instant::now() >= deadline {
+                bail!(
+                    "{:?} does not start: {error}\n{}",
+                    self.system,
+                    self.process.output()
+                );
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the gateway follows the log and nothing is left to be projected.
+    async fn until_caught_up(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            let follows = self.metric("hansard_sockets").await?.is_some();
+            let lag = self.metric("hansard_projection_lag_events").await?;
+            if follows && lag == Some(0.0) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "Hansard does not catch up with its log"
+            );
+            sleep(POLL).await;
+        }
+    }
+
+    async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        let figures = self.get("/metrics").await?;
+        let value = figures
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .map(str::parse)
+            .transpose()
+            .context("a figure is no number")
+    }
+}
+
+/// A token of this user.
+///
+/// # Errors
+/// It can't be signed.
+pub fn token(user: UserId) -> anyhow::Result<String> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_secs();
+    let claims = json!({"userId": user, "userType": "consumer", "iat": now, "exp": now + 86_400});
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    Ok(jsonwebtoken::encode(
+        &jsonwebtoken::Header::default(),
+        &claims,
+        &key,
+    )?)
+}

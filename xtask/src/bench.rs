@@ -1,0 +1,75 @@
+//! `cargo xtask bench`: measures, on this machine, in release builds.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use xtask::process::without_own_settings;
+
+use crate::project::{Project, cargo};
+use crate::runner::Runner;
+
+/// The files of the socket.io server.
+const SOCKET_IO: [&str; 3] = ["package.json", "package-lock.json", "server.js"];
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Names of benches (`sockets`), or options of the bench binary (`--runs 3`); everything if there are
+    /// none.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Builds and measures; the results are in bench/.
+pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Result<ExitCode> {
+    // One after the other: built together, Hansard would get the features that the bench wants of shared
+    // dependencies, and be another program than the one that people run.
+    for package in ["hansard", "hansard-bench"] {
+        let mut build = cargo();
+        build
+            .current_dir(&project.root)
+            .args(["build", "--release", "--package", package]);
+        succeed(runner, &mut build)?;
+    }
+    let bench = project.root.join("bench");
+    let socket_io = install(&bench.join("js"), &project.target.join("bench/js"), runner)?;
+
+    let release = project.target.join("release");
+    let mut measure = Command::new(release.join("hansard-bench"));
+    without_own_settings(&mut measure);
+    measure
+        .current_dir(&project.root)
+        .arg("--hansard")
+        .arg(release.join("hansard"))
+        .arg("--socket-io")
+        .arg(socket_io)
+        .arg("--results")
+        .arg(bench)
+        .args(&options.arguments);
+    succeed(runner, &mut measure)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Copies the socket.io server to where its packages can be installed, and installs them.
+fn install(from: &Path, to: &Path, runner: &Runner) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(to)?;
+    for file in SOCKET_IO {
+        std::fs::copy(from.join(file), to.join(file))
+            .with_context(|| format!("{file} can't be copied to {}", to.display()))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.current_dir(to)
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    succeed(runner, &mut npm)?;
+    Ok(to.to_owned())
+}
+
+fn succeed(runner: &Runner, command: &mut Command) -> anyhow::Result<()> {
+    let status = runner.run(command)?;
+    let program = command.get_program().to_string_lossy();
+    ensure!(status.success(), "{program} failed: {status}");
+    Ok(())
+}

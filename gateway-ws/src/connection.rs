@@ -923,7 +923,7 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
         }
     }
 
-    async fn close(mut self, end: End) {
+    async fn close(&mut self, end: End) {
         let limit = self.shared.limits.close_timeout;
         match end {
             End::Gone => {}

@@ -19,9 +19,10 @@ use crate::protocol::{ClientFrame, ErrorCode, InvalidFrame, close};
 use crate::transport::{Gone, Incoming, Kind, Outgoing, Transport};
 use crate::{Shared, connection, origin};
 
-/// The size of a connection's read buffer in bytes. The library fills it with zeros before each read, so
-/// its default of 128 KiB is slow as well as large.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// The size of a connection's read buffer in bytes. Each connection has one, used or not, and the library
+/// fills it with zeros before each read, so its default of 128 KiB is slow as well as large. What clients
+/// send is small: a token is the longest of it. A longer frame is read in several steps.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// The size in bytes that a connection's write buffer reaches before it is written without being flushed.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;

@@ -84,6 +84,16 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
         "<= 200",
     )?;
     row(
+        "the same, by second connections of the same users: the same rooms".to_owned(),
+        |it| Some(&it.group_subscription_again),
+        "<= 200",
+    )?;
+    row(
+        "the same, by second connections of the same users: rooms of two".to_owned(),
+        |it| Some(&it.pair_subscription_again),
+        "<= 200",
+    )?;
+    row(
         format!("a room of a personal subscription, bytes (the same {rooms} rooms)"),
         |it| it.group_of_personal.as_ref(),
         "<= 200",

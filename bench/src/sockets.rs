@@ -48,6 +48,11 @@ pub struct Figures {
     pub group_subscription: Figure,
     /// Of a subscription to a room with two subscribers.
     pub pair_subscription: Figure,
+    /// The same once more, by second connections of the same users: what the first subscription to a room
+    /// has brought into memory for all is there already.
+    pub group_subscription_again: Figure,
+    /// The same in rooms of two.
+    pub pair_subscription_again: Figure,
     /// Of each room of a personal subscription, rooms as above; Hansard only.
     pub group_of_personal: Option<Figure>,
     /// The same with rooms of two.
@@ -76,6 +81,8 @@ struct Runs {
     idle: Vec<f64>,
     groups: Vec<f64>,
     pairs: Vec<f64>,
+    groups_again: Vec<f64>,
+    pairs_again: Vec<f64>,
     own_groups: Vec<f64>,
     own_pairs: Vec<f64>,
     deliveries: Vec<f64>,
@@ -107,15 +114,17 @@ pub async fn run(setup: &Setup, runs: u32) -> anyhow::Result<Outcome> {
                 on: &pairs,
             };
             figures.idle.push(on_groups.idle().await?);
-            figures.groups.push(on_groups.subscribed(By::Room).await?);
-            figures.pairs.push(on_pairs.subscribed(By::Room).await?);
+            let [first, again] = on_groups.subscribed(By::Room).await?;
+            figures.groups.push(first);
+            figures.groups_again.push(again);
+            let [first, again] = on_pairs.subscribed(By::Room).await?;
+            figures.pairs.push(first);
+            figures.pairs_again.push(again);
             if system == System::Hansard {
-                figures
-                    .own_groups
-                    .push(on_groups.subscribed(By::Person).await?);
-                figures
-                    .own_pairs
-                    .push(on_pairs.subscribed(By::Person).await?);
+                let [each, _] = on_groups.subscribed(By::Person).await?;
+                figures.own_groups.push(each);
+                let [each, _] = on_pairs.subscribed(By::Person).await?;
+                figures.own_pairs.push(each);
             }
         }
         // Last, because it adds to the log.
@@ -191,13 +200,30 @@ impl Start<'_> {
         Ok(each(before, after, IDLE))
     }
 
-    /// The memory of a subscription, in bytes.
-    async fn subscribed(&self, by: By) -> anyhow::Result<f64> {
+    /// The memory of a subscription, in bytes, and that of each of as many more by second connections of
+    /// the same users.
+    async fn subscribed(&self, by: By) -> anyhow::Result<[f64; 2]> {
         let server = self.server().await?;
-        let world = &self.on.world;
-        let mut sockets = connect(&server, &world.users[..MEMBERS]).await?;
+        let mut first = self.members(&server).await?;
+        let for_first = self.subscribe(&server, &mut first, by).await?;
+        let mut second = self.members(&server).await?;
+        let for_second = self.subscribe(&server, &mut second, by).await?;
+        ensure_open(&server, first.len() + second.len()).await?;
+        Ok([for_first, for_second])
+    }
+
+    async fn members(&self, server: &Server) -> anyhow::Result<Vec<Socket>> {
+        connect(server, &self.on.world.users[..MEMBERS]).await
+    }
+
+    async fn subscribe(
+        &self,
+        server: &Server,
+        sockets: &mut [Socket],
+        by: By,
+    ) -> anyhow::Result<f64> {
         let before = server.memory().await?;
-        stream::iter(sockets.iter_mut().zip(&world.rooms))
+        stream::iter(sockets.iter_mut().zip(&self.on.world.rooms))
             .map(|(socket, rooms)| async move {
                 match by {
                     By::Room => socket.subscribe(rooms).await,
@@ -208,7 +234,6 @@ impl Start<'_> {
             .try_collect::<()>()
             .await?;
         let after = server.memory().await?;
-        ensure_open(&server, sockets.len()).await?;
         Ok(each(before, after, MEMBERS * ROOMS_EACH))
     }
 
@@ -261,6 +286,8 @@ impl From<Runs> for Figures {
             idle_connection: Figure::of(runs.idle),
             group_subscription: Figure::of(runs.groups),
             pair_subscription: Figure::of(runs.pairs),
+            group_subscription_again: Figure::of(runs.groups_again),
+            pair_subscription_again: Figure::of(runs.pairs_again),
             group_of_personal: of_some(runs.own_groups),
             pair_of_personal: of_some(runs.own_pairs),
             deliveries_per_second: Figure::of(runs.deliveries),

@@ -282,36 +282,16 @@ async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
         .collect();
 
     let mut client = gateway.connect(bela).await;
-    let mut after = created(log, room).await;
-    let mut runs: Vec<(Position, Vec<Position>)> = Vec::new();
-    for _ in 0..RESUMPTIONS {
-        client.send(subscribe(room, Some(after))).await;
-        while client.next().await["type"] != "subscribed" {}
-        let mut run = Vec::new();
-        let mut live = 0;
-        while live < 5 {
-            let frame = client.next().await;
-            if frame["type"] == "replayed" {
-                live = 1;
-                continue;
-            }
-            run.push(frame["position"].as_str().unwrap().parse().unwrap());
-            live += usize::from(live > 0);
-        }
-        let next = *run.last().unwrap();
-        runs.push((after, run));
-        after = next;
-    }
+    let frame = |after| subscribe(room, Some(after));
+    let resumed =
+        Resumed::again_and_again(&mut client, RESUMPTIONS, created(log, room).await, frame);
+    let resumed = resumed.await;
     stop.cancel();
     let mut positions = Vec::new();
     for writer in writers {
         positions.extend(within("writing", writer).await.unwrap());
     }
-    positions.sort_unstable();
-    for (after, run) in runs {
-        let first = positions.partition_point(|position| *position <= after);
-        assert_eq!(run, positions[first..first + run.len()]);
-    }
+    resumed.assert_complete(positions);
 }
 
 /// A client that asks where it is while it is pushed to: everything up to there has been sent.

@@ -222,39 +222,14 @@ async fn resuming_it_again_and_again_doubles_nothing(test: TestLog) {
         .collect();
 
     let mut client = gateway.connect(anna).await;
-    let mut after = Position::ZERO;
-    let mut runs: Vec<(Position, Vec<Position>)> = Vec::new();
-    for _ in 0..RESUMPTIONS {
-        client
-            .send(json!({"type": "subscribe", "after": after}))
-            .await;
-        while client.next().await["type"] != "subscribed" {}
-        let mut run = Vec::new();
-        let mut live = 0;
-        while live < 5 {
-            let frame = client.next().await;
-            if frame["type"] == "replayed" {
-                assert_eq!(frame["count"], json!(run.len()));
-                live = 1;
-                continue;
-            }
-            run.push(position_of(&frame));
-            live += usize::from(live > 0);
-        }
-        let next = *run.last().unwrap();
-        runs.push((after, run));
-        after = next;
-    }
+    let frame = |after: Position| json!({"type": "subscribe", "after": after});
+    let resumed = Resumed::again_and_again(&mut client, RESUMPTIONS, Position::ZERO, frame).await;
     stop.cancel();
     let mut positions = Vec::new();
     for writer in writers {
         positions.extend(within("writing", writer).await.unwrap());
     }
-    positions.sort_unstable();
-    for (after, run) in runs {
-        let first = positions.partition_point(|position| *position <= after);
-        assert_eq!(run, positions[first..first + run.len()]);
-    }
+    resumed.assert_complete(positions);
 }
 
 /// Posts to a room with `reader`, and to a new one after each ten posts.

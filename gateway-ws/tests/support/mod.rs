@@ -440,3 +440,49 @@ pub fn subscribe(room: RoomId, after: Option<Position>) -> Value {
     }
     frame
 }
+
+/// What a client was told that resumed again and again on one connection: for each time, the position it
+/// resumed after and those of the frames that came.
+pub struct Resumed(Vec<(Position, Vec<Position>)>);
+
+impl Resumed {
+    /// Resumes so many times, first after `after`, then after the last frame that came: the replay and
+    /// some live frames each time.
+    pub async fn again_and_again(
+        client: &mut Client,
+        times: usize,
+        mut after: Position,
+        subscribe: impl Fn(Position) -> Value,
+    ) -> Self {
+        let mut runs = Vec::new();
+        for _ in 0..times {
+            client.send(subscribe(after)).await;
+            while client.next().await["type"] != "subscribed" {}
+            let mut run: Vec<Position> = Vec::new();
+            let mut live = 0;
+            while live < 5 {
+                let frame = client.next().await;
+                if frame["type"] == "replayed" {
+                    assert_eq!(frame["count"], json!(run.len()));
+                    live = 1;
+                    continue;
+                }
+                run.push(frame["position"].as_str().unwrap().parse().unwrap());
+                live += usize::from(live > 0);
+            }
+            let next = *run.last().unwrap();
+            runs.push((after, run));
+            after = next;
+        }
+        Self(runs)
+    }
+
+    /// Each time it was told of all these positions from there on, and of each once.
+    pub fn assert_complete(self, mut positions: Vec<Position>) {
+        positions.sort_unstable();
+        for (after, run) in self.0 {
+            let first = positions.partition_point(|position| *position <= after);
+            assert_eq!(run, positions[first..first + run.len()]);
+        }
+    }
+}

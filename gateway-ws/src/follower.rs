@@ -89,14 +89,14 @@ impl Follower {
         let mut events =
             follow_forever(Arc::clone(&self.log), Filter::All, after, self.stop.clone());
         let figure = metrics::gauge!("hansard_gateway_position");
-        // Shown from the start, not only once somebody has connected.
+        // Shown from the start, not only once something has happened.
+        show(&figure, after);
         metrics::gauge!("hansard_sockets").increment(0.0);
         while let Some(followed) = events.next().await {
             match followed {
                 Followed::Event(recorded) => {
                     self.on_event(&recorded).await;
-                    #[allow(clippy::cast_precision_loss)]
-                    figure.set(recorded.position.get() as f64);
+                    show(&figure, recorded.position);
                 }
                 Followed::Degraded(error) => self.degraded(&error),
                 Followed::Restored => self.restored(),
@@ -168,6 +168,11 @@ impl Follower {
             tracing::info!("the gateway follows the log again");
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn show(figure: &metrics::Gauge, position: Position) {
+    figure.set(position.get() as f64);
 }
 
 /// The event, unless it comes after `end`.

@@ -279,7 +279,11 @@ async fn a_position_of_another_log_is_told_apart() {
             }
         }
         // Here it is good, however the connection has been used before.
-        assert_eq!(client.follow(Some(&here)).await["recovered"], json!(true));
+        client
+            .send(json!({"type": "subscribe", "after": here}))
+            .await;
+        let answer = client.next_of_type("subscribed").await;
+        assert_eq!(answer["recovered"], json!(true));
         cursors.push(here);
     }
 }

@@ -67,12 +67,17 @@ async fn what_ends_a_subscription_ends_it_everywhere(stack: Stack) {
     // A token that is about to expire, on each gateway.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let claims = json!({
-        "userId": grace.id, "userType": "consumer", "iat": now.as_secs(), "exp": now.as_secs() + 3,
+        "userId": grace.id, "userType": "consumer", "iat": now.as_secs(), "exp": now.as_secs() + 5,
     });
     let short = stack.sign(&claims);
-    for gateway in GATEWAYS {
-        let mut socket = WsClient::connect(&stack.ws_url_of(gateway), Some(&short)).await;
-        follow(&mut socket, json!({})).await;
+    let [mut here, mut there] = [
+        WsClient::connect(&stack.ws_url_of(GATEWAYS[0]), Some(&short)).await,
+        WsClient::connect(&stack.ws_url_of(GATEWAYS[1]), Some(&short)).await,
+    ];
+    for socket in [&mut here, &mut there] {
+        follow(socket, json!({})).await;
+    }
+    for socket in [&mut here, &mut there] {
         assert_eq!(socket.closed().await, Some(4001));
     }
 

@@ -20,7 +20,7 @@ use event_log::{Filter, LogError, Tail};
 use events::{Envelope, Event, Position, Room, RoomId, UserId};
 use futures::TryStreamExt;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::Shared;
 use crate::hub::ConnectionId;
@@ -40,8 +40,8 @@ const AHEAD: usize = 16;
 /// How many recent events are looked through at a time.
 const PAGE: usize = 256;
 
-/// How long a replay reads the log before others get their turn.
-const TURN: Duration = Duration::from_secs(1);
+/// For how long in all a client may make the log wait before others get its turn.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a subscription is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -429,7 +429,8 @@ impl Work {
     }
 
     /// The log lets only so many read at once, so a client that is slow to take its history must not keep
-    /// the others waiting: when its turn is over, the log is left, and read again later.
+    /// the others waiting: when it has made the log wait for too long, the log is left, and read again
+    /// later. Waiting for the log itself does not count: to begin anew is what takes it longest.
     async fn copy_recorded(
         &mut self,
         rooms: HashSet<RoomId>,
@@ -441,7 +442,7 @@ impl Work {
             Scope::Own => Filter::Rooms(rooms.into_iter().collect()),
         };
         let mut events = self.shared.log.read(filter, *cursor).await?;
-        let turn_ends = Instant::now() + TURN;
+        let mut patience = PATIENCE;
         while let Some(recorded) = events.try_next().await? {
             let position = recorded.position;
             if position > end {
@@ -449,8 +450,8 @@ impl Work {
             }
             // The follower warns of what can't be decoded; here it is just skipped.
             if let Some(envelope) = decode(&recorded) {
-                let copied = match timeout_at(turn_ends, self.copy_event(position, &envelope)).await
-                {
+                let begun = Instant::now();
+                let copied = match timeout(patience, self.copy_event(position, &envelope)).await {
                     Ok(copied) => copied?,
                     // It was not sent: what is dropped while it waits is not in the queue.
                     Err(_) => {
@@ -463,11 +464,9 @@ impl Work {
                 if let Err(gone) = copied {
                     return Ok(Err(gone));
                 }
+                patience = patience.saturating_sub(begun.elapsed());
             }
             *cursor = position;
-            if Instant::now() > turn_ends {
-                return Ok(Ok(()));
-            }
         }
         *cursor = end;
         Ok(Ok(()))

@@ -266,7 +266,7 @@ async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
     let log = &test.log;
     let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
     let room = room(log, &[anna, bela]).await;
-    let gateway = Gateway::start(log).await;
+    let gateway = Gateway::start_with(log, patient(), &[]).await;
     let stop = CancellationToken::new();
     let writers: Vec<_> = (0..4)
         .map(|_| {
@@ -301,7 +301,7 @@ async fn the_position_of_a_subscription_is_never_ahead_of_what_was_sent() {
     let log = &test.log;
     let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
     let room = room(log, &[anna, bela]).await;
-    let gateway = Gateway::start(log).await;
+    let gateway = Gateway::start_with(log, patient(), &[]).await;
     let mut client = gateway.connect(bela).await;
     client.subscribe(room, None).await;
     let stop = CancellationToken::new();

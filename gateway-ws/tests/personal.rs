@@ -209,7 +209,7 @@ async fn resuming_it_again_and_again_doubles_nothing(test: TestLog) {
     let [anna, bela, carl] = three_users(log).await;
     let few_recent = Limits {
         recent_events: 50,
-        ..limits()
+        ..patient()
     };
     let gateway = Gateway::start_with(log, few_recent, &[]).await;
     let stop = CancellationToken::new();

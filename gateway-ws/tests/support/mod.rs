@@ -121,6 +121,15 @@ pub fn limits() -> Limits {
     }
 }
 
+/// Limits for a client that may fall behind writers at full speed: its slowness is not what is tested.
+pub fn patient() -> Limits {
+    Limits {
+        queue_frames: usize::MAX,
+        queue_bytes: usize::MAX,
+        ..limits()
+    }
+}
+
 impl Gateway {
     pub async fn start(log: &Arc<dyn EventLog>) -> Self {
         Self::start_with(log, limits(), &[]).await

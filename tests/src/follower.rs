@@ -20,7 +20,8 @@ use crate::socket::WsClient;
 use crate::stack::Person;
 use crate::telling::{Lines, Told};
 
-/// How long a follower may take to hear the last event, once it is known.
+/// How long a follower may take to hear the last event, once it is known, beside what it takes to hear all
+/// that it has slept through.
 const END: Duration = Duration::from_secs(60);
 /// The receive buffer of those that read slowly, in bytes.
 const NARROW: u32 = 8 * 1024;
@@ -194,15 +195,16 @@ impl Follower {
 
     async fn follow(mut self) -> Self {
         let mut last = self.last.clone();
+        let patience = END + self.plan.longest_sleep * 3;
         let given_up = async {
             // Fails when the test is over.
             let _ = last.wait_for(Option::is_some).await;
-            sleep(END).await;
+            sleep(patience).await;
         };
         tokio::select! {
             () = self.come_and_go() => {}
             () = given_up => {
-                let waited = END.as_secs();
+                let waited = patience.as_secs();
                 self.wrong.push(format!("the last event has not come within {waited} s"));
             }
         }

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
@@ -118,6 +119,10 @@ struct Writer<Out> {
     pending: VecDeque<Outgoing>,
     pending_bytes: usize,
     unflushed: bool,
+    /// Whether the transport takes nothing at present: the client has to read first.
+    blocked: bool,
+    /// Whether the client has read since that was last asked.
+    has_read: bool,
     /// Who wants to know when everything has been written.
     on_drained: Option<oneshot::Sender<()>>,
 }
@@ -129,6 +134,8 @@ impl<Out: FrameSink> Writer<Out> {
             pending: VecDeque::new(),
             pending_bytes: 0,
             unflushed: false,
+            blocked: false,
+            has_read: false,
             on_drained: None,
         }
     }
@@ -164,11 +171,24 @@ impl<Out: FrameSink> Writer<Out> {
         pending.min()
     }
 
+    /// A transport that was blocked and goes on has a client that reads, even if what it says is behind
+    /// all that it still has to read. One that was not blocked says nothing: the kernel takes a lot for a
+    /// client that is gone.
+    fn watch<T>(&mut self, polled: Poll<T>) -> Poll<T> {
+        self.has_read |= self.blocked && polled.is_ready();
+        self.blocked = polled.is_pending();
+        polled
+    }
+
     /// Writes what is pending, with one flush for all of it. Dropping the future loses nothing.
     async fn write(&mut self) -> Result<(), Gone> {
         let pushed = metrics::counter!("hansard_pushed_messages_total");
         while !self.pending.is_empty() {
-            std::future::poll_fn(|context| self.sink.poll_ready_unpin(context)).await?;
+            std::future::poll_fn(|context| {
+                let ready = self.sink.poll_ready_unpin(context);
+                self.watch(ready)
+            })
+            .await?;
             if let Some(outgoing) = self.pending.pop_front() {
                 self.unflushed = true;
                 if let Outgoing::Frame { text, position } = &outgoing {
@@ -178,7 +198,11 @@ impl<Out: FrameSink> Writer<Out> {
                 self.sink.start_send_unpin(outgoing)?;
             }
         }
-        self.sink.flush().await?;
+        std::future::poll_fn(|context| {
+            let flushed = self.sink.poll_flush_unpin(context);
+            self.watch(flushed)
+        })
+        .await?;
         self.unflushed = false;
         if let Some(answer) = self.on_drained.take() {
             // The catch-up that asked may be over.
@@ -312,6 +336,9 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
         }
         if self.user.is_none() && self.authenticate_by <= now {
             return Some(self.refuse("no token came in time; send it in the first frame"));
+        }
+        if std::mem::take(&mut self.writer.has_read) {
+            self.heard = now;
         }
         if self.heard + self.silence_allowed() <= now {
             if self.pinged {

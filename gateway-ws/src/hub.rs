@@ -229,9 +229,9 @@ impl Hub {
         }
     }
 
-    /// Hands out what is not in the log to the room's subscribers. `false` when there are none.
-    pub fn publish_ephemeral(&self, push: &Arc<Push>) -> bool {
-        self.lock().hand_out(push)
+    /// Hands out what is not in the log to the room's subscribers.
+    pub fn publish_ephemeral(&self, push: &Arc<Push>) {
+        self.lock().hand_out(push);
     }
 
     /// Whether anybody here is subscribed to the room.
@@ -323,6 +323,7 @@ impl State {
         }
     }
 
+    /// Sets whether the connection has a personal subscription. Returns whether it had one.
     fn set_personal(&mut self, user: UserId, id: ConnectionId, personal: bool) -> bool {
         let of_user = self.users.get_mut(&user);
         let registered = of_user.and_then(|of_user| of_user.get_mut(&id));
@@ -359,24 +360,20 @@ impl State {
         }
     }
 
-    /// Hands `push` to its room's subscribers. `false` when there are none.
-    fn hand_out(&mut self, push: &Arc<Push>) -> bool {
+    /// Hands `push` to its room's subscribers.
+    fn hand_out(&mut self, push: &Arc<Push>) {
         let Some(room) = push.kind.room() else {
-            return false;
+            return;
         };
         if let PushKind::RoomCreated(_, members) = &push.kind {
             self.join_personal(room, members);
         }
-        let Some(subscribers) = self.rooms.get(&room) else {
-            return false;
-        };
-        for outbox in subscribers.values() {
+        for outbox in self.rooms.get(&room).into_iter().flat_map(HashMap::values) {
             outbox.push(push);
         }
         if let PushKind::RoomDeleted(_) = push.kind {
             self.rooms.remove(&room);
         }
-        true
     }
 
     /// The room is new: it belongs to its members' personal subscriptions.

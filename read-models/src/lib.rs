@@ -4,11 +4,13 @@
 //! [`ReadModels::apply`]; queries read them. Both adapters, and the in-memory model in the tests, give the
 //! same answers to the same log.
 
+mod checksum;
 mod mongo;
 mod port;
 mod progress;
 mod receipts;
 mod rows;
+mod snapshot;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -17,6 +19,7 @@ mod url;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use crate::checksum::{Checksum, Checksums};
 pub use crate::mongo::MongoReadModels;
 #[cfg(feature = "testing")]
 pub use crate::mongo::Phase;
@@ -25,6 +28,9 @@ pub use crate::progress::Progress;
 pub use crate::rows::{
     Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, MAX_PAGE, MessageRow, Page, PageStart,
     Receipt, RecentRow, RoomDeletion, RoomRow, UserRow,
+};
+pub use crate::snapshot::{
+    Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
 };
 pub use crate::sqlite::SqliteReadModels;
 pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};

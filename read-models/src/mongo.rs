@@ -7,6 +7,7 @@ mod apply;
 mod documents;
 mod plan;
 mod queries;
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use self::documents::{
 };
 use crate::{
     Batch, Checkpoint, DeadLetter, MessageRow, Page, ReadModelError, ReadModels, RecentRow,
-    RoomDeletion, RoomRow, UserRow,
+    RoomDeletion, RoomRow, Snapshot, UserRow,
 };
 
 /// The version of the collections' layout.
@@ -398,5 +399,9 @@ impl ReadModels for MongoReadModels {
             store.position_of_key(deduplication_id)
         })
         .await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
+        Ok(Box::new(snapshot::MongoSnapshot::begin(self).await?))
     }
 }

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, UserId};
 
 use crate::{
-    Batch, Checkpoint, DeadLetter, MessageRow, Page, RecentRow, RoomDeletion, RoomRow, UserRow,
+    Batch, Checkpoint, DeadLetter, MessageRow, Page, RecentRow, RoomDeletion, RoomRow, Snapshot,
+    UserRow,
 };
 
 /// Why an operation on the read models failed.
@@ -139,4 +140,10 @@ pub trait ReadModels: Send + Sync + 'static {
         &self,
         deduplication_id: uuid::Uuid,
     ) -> Result<Option<Position>, ReadModelError>;
+
+    /// Everything that is stored, as of now.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError>;
 }

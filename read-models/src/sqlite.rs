@@ -6,6 +6,7 @@
 
 mod apply;
 mod queries;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Batch, Checkpoint, DeadLetter, MessageRow, Page, ReadModelError, ReadModels, RecentRow,
-    RoomDeletion, RoomRow, UserRow,
+    RoomDeletion, RoomRow, Snapshot, UserRow,
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
@@ -317,5 +318,10 @@ impl ReadModels for SqliteReadModels {
     ) -> Result<Option<Position>, ReadModelError> {
         self.read(move |snapshot| queries::position_of_key(snapshot, deduplication_id))
             .await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
+        let snapshot = snapshot::SqliteSnapshot::begin(self.file.path.clone()).await?;
+        Ok(Box::new(snapshot))
     }
 }

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use projector::{Options, Status};
 use read_models::{
     Batch, Checkpoint, DeadLetter, MessageRow, Page, PageStart, ReadModelError, ReadModels,
-    RecentRow, RoomDeletion, RoomRow, SqliteReadModels, UserRow,
+    RecentRow, RoomDeletion, RoomRow, Snapshot, SqliteReadModels, UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -209,6 +209,10 @@ impl ReadModels for Models {
     }
 
     async fn position_of_key(&self, _: Uuid) -> Result<Option<Position>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
         unreachable!("projectors don't query")
     }
 }

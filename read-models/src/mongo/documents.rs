@@ -1,13 +1,14 @@
 //! The documents of each collection. Ids of users and rooms are hex strings, as everywhere; everything
 //! that is a place in the log is its sequence number as a 64-bit integer.
 
+use event_log::Incarnation;
 use events::{MessageId, RoomId, RoomType, Timestamp, UserId, UserType};
 use mongodb::bson::{Binary, DateTime};
 use serde::{Deserialize, Serialize};
 
 use crate::receipts::Mark;
 use crate::rows::position;
-use crate::{MessageRow, ReadModelError, RoomRow, UserRow};
+use crate::{Checkpoint, MessageRow, ReadModelError, RoomRow, UserRow};
 
 /// In `users`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -129,10 +130,20 @@ pub(super) fn date(timestamp: Timestamp) -> DateTime {
     DateTime::from_millis(timestamp.as_millis())
 }
 
-fn timestamp(date: DateTime) -> Result<Timestamp, ReadModelError> {
+pub(super) fn timestamp(date: DateTime) -> Result<Timestamp, ReadModelError> {
     Timestamp::from_millis(date.timestamp_millis()).ok_or_else(|| {
         ReadModelError::Unusable("a stored time is outside the years that a time can have".into())
     })
+}
+
+impl CheckpointDocument {
+    pub(super) fn into_checkpoint(self) -> Checkpoint {
+        Checkpoint {
+            position: position(self.position),
+            incarnation: Incarnation(self.incarnation),
+            heartbeat: self.heartbeat.unsigned_abs(),
+        }
+    }
 }
 
 impl UserDocument {

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use event_log::Incarnation;
 use events::{MessageId, Position, RoomId, UserId};
 use futures::stream::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
@@ -11,7 +10,9 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::apply::each;
-use super::documents::{CHECKPOINT, MarkDocument, MessageDocument, RoomDocument, UserDocument};
+use super::documents::{
+    CHECKPOINT, CheckpointDocument, MarkDocument, MessageDocument, RoomDocument, UserDocument,
+};
 use super::{MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, hint};
 use crate::receipts::{self, Mark};
 use crate::rows::{position, sequence};
@@ -37,11 +38,7 @@ impl Store {
     pub(super) async fn checkpoint(self) -> Result<Option<Checkpoint>, ReadModelError> {
         let found = self.checkpoints.find_one(doc! { "_id": CHECKPOINT });
         let found = found.await.map_err(failure)?;
-        Ok(found.map(|found| Checkpoint {
-            position: position(found.position),
-            incarnation: Incarnation(found.incarnation),
-            heartbeat: found.heartbeat.unsigned_abs(),
-        }))
+        Ok(found.map(CheckpointDocument::into_checkpoint))
     }
 
     pub(super) async fn dead_letter_count(self) -> Result<u64, ReadModelError> {
@@ -303,12 +300,7 @@ impl Store {
         up_to: i64,
     ) -> Result<u64, ReadModelError> {
         self.messages
-            .count_documents(doc! {
-                "room": room.to_string(),
-                "deleted": false,
-                "author": { "$ne": reader.to_string() },
-                "_id": { "$gt": from, "$lte": up_to },
-            })
+            .count_documents(by_others(room, reader, from, up_to))
             .limit(COUNT_CAP)
             .hint(hint(MESSAGES_OF_AUTHORS))
             .await
@@ -362,8 +354,18 @@ impl Store {
     }
 }
 
+/// The messages after `from` up to `up_to` that are by others than `reader`.
+pub(super) fn by_others(room: RoomId, reader: UserId, from: i64, up_to: i64) -> Document {
+    doc! {
+        "room": room.to_string(),
+        "deleted": false,
+        "author": { "$ne": reader.to_string() },
+        "_id": { "$gt": from, "$lte": up_to },
+    }
+}
+
 /// Everything that a query finds.
-async fn collected<T>(
+pub(super) async fn collected<T>(
     cursor: Result<mongodb::Cursor<T>, mongodb::error::Error>,
 ) -> Result<Vec<T>, ReadModelError>
 where

@@ -229,12 +229,17 @@ fn recent_row(
         .query_row(params![message], |row| message_row(row, id))?];
     fill_receipts(snapshot, row, &room.members, &mut messages)?;
     let [message] = messages;
-    let read = read_up_to(snapshot, row, user)?;
     Ok(RecentRow {
         room,
         message,
-        unread: count_by_others(snapshot, row, user, read, i64::MAX)?,
+        unread: unread(snapshot, row, user)?,
     })
+}
+
+/// How many messages of the room `user` has not read, capped.
+pub(super) fn unread(snapshot: &Connection, room: i64, user: UserId) -> rusqlite::Result<u64> {
+    let read = read_up_to(snapshot, room, user)?;
+    count_by_others(snapshot, room, user, read, i64::MAX)
 }
 
 pub(super) fn conversation(
@@ -404,7 +409,7 @@ impl Part {
     }
 }
 
-fn user_row(row: &Row<'_>) -> rusqlite::Result<UserRow> {
+pub(super) fn user_row(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     Ok(UserRow {
         id: user_id(row, 0)?,
         first_name: row.get(1)?,
@@ -440,22 +445,22 @@ fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get(column).map(i64::unsigned_abs)
 }
 
-fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> {
+pub(super) fn user_id(row: &Row<'_>, column: usize) -> rusqlite::Result<UserId> {
     Ok(UserId::from_uuid(Uuid::from_bytes(row.get(column)?)))
 }
 
-fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
+pub(super) fn room_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RoomId> {
     Ok(RoomId::from_uuid(Uuid::from_bytes(row.get(column)?)))
 }
 
-fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     let milliseconds = row.get(column)?;
     Timestamp::from_millis(milliseconds)
         .ok_or(FromSqlError::OutOfRange(milliseconds))
         .map_err(rusqlite::Error::from)
 }
 
-fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,

@@ -1,10 +1,12 @@
-//! Every query put to read models and to the reference model, with equal answers expected.
+//! Every query put to read models and to the reference model, with equal answers expected; and all that is
+//! stored verified against the log.
 
 use events::{Envelope, Event, MessageId, Position};
 use read_models::{Entry, Page, PageStart, ReadModels};
 
 use super::history::{self, USERS};
 use super::model::Model;
+use super::record::assert_verified;
 
 fn pages(entries: &[Entry], thorough: bool) -> Vec<Page> {
     let last = entries.last().map_or(0, |entry| entry.position.get());
@@ -88,4 +90,5 @@ pub async fn compare(read_models: &dyn ReadModels, entries: &[Entry], thorough: 
             model.position_of_key(id)
         );
     }
+    assert_verified(entries, read_models).await;
 }

@@ -3,3 +3,4 @@
 pub mod compare;
 pub mod history;
 pub mod model;
+pub mod record;

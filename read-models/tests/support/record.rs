@@ -1,0 +1,110 @@
+//! A history as a log to verify read models against.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use event_log::{
+    Appended, EventLog, Events, Expect, Filter, Incarnation, LogError, NewEvent, Position,
+    Recorded, Signals, Tail,
+};
+use events::{Subject, Timestamp};
+use futures::StreamExt;
+use read_models::{Entry, ReadModels};
+use verify::{Options, Report};
+
+/// A log that holds this and gets no more.
+pub struct Record(Vec<Recorded>);
+
+impl Record {
+    pub fn of(entries: &[Entry]) -> Self {
+        let recorded = entries.iter().map(|entry| Recorded {
+            position: entry.position,
+            subject: entry.envelope.event.subject().to_string(),
+            stored_at: Timestamp::from_millis(0).unwrap(),
+            payload: entry.envelope.encode().into(),
+        });
+        Self(recorded.collect())
+    }
+
+    /// With bytes in it that are no event.
+    #[allow(dead_code)]
+    pub fn with_bytes(mut self, position: Position) -> Self {
+        let at = self.0.partition_point(|event| event.position < position);
+        let event = Recorded {
+            position,
+            subject: "chat.user.x".to_owned(),
+            stored_at: Timestamp::from_millis(0).unwrap(),
+            payload: b"{".as_slice().into(),
+        };
+        self.0.insert(at, event);
+        self
+    }
+}
+
+/// Which log histories are of.
+pub fn incarnation() -> Incarnation {
+    Incarnation("the log".to_owned())
+}
+
+/// Verifies in one shard and in some: it must find the same.
+pub async fn verified(record: &Record, read_models: &dyn ReadModels) -> Report {
+    let once = verify::read_models(record, read_models, &Options::default()).await;
+    let few = Options {
+        at_once: 20,
+        ..Options::default()
+    };
+    let sharded = verify::read_models(record, read_models, &few).await;
+    let once = once.unwrap();
+    let sharded = sharded.unwrap();
+    assert_eq!(once.compared, sharded.compared);
+    assert_eq!(once.set_aside, sharded.set_aside);
+    assert_eq!(once.is_equal(), sharded.is_equal(), "{once}\n{sharded}");
+    once
+}
+
+/// That what is stored is what these events give.
+pub async fn assert_verified(entries: &[Entry], read_models: &dyn ReadModels) {
+    let report = verified(&Record::of(entries), read_models).await;
+    assert!(report.is_equal(), "{report}");
+}
+
+#[async_trait]
+impl EventLog for Record {
+    async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
+        assert_eq!(filter, Filter::All);
+        let events = self.0.iter().filter(|event| event.position > after);
+        let events: Vec<_> = events.cloned().map(Ok).collect();
+        Ok(futures::stream::iter(events).boxed())
+    }
+
+    async fn tail(&self) -> Result<Tail, LogError> {
+        Ok(Tail {
+            incarnation: incarnation(),
+            last: self.0.last().map_or(Position::ZERO, |event| event.position),
+        })
+    }
+
+    async fn append(&self, _: NewEvent, _: Expect) -> Result<Appended, LogError> {
+        unreachable!("verifying appends nothing")
+    }
+
+    async fn follow(&self, _: Filter, _: Position) -> Result<Events, LogError> {
+        unreachable!("verifying follows nothing")
+    }
+
+    async fn get(&self, _: Position) -> Result<Option<Recorded>, LogError> {
+        unreachable!("verifying reads all")
+    }
+
+    async fn last_of(&self, _: Subject) -> Result<Option<Recorded>, LogError> {
+        unreachable!("verifying reads all")
+    }
+
+    async fn durability(&self) -> Result<Result<(), String>, LogError> {
+        unreachable!("verifying trusts the log")
+    }
+
+    fn signals(&self) -> Arc<dyn Signals> {
+        unreachable!("verifying sends no signals")
+    }
+}

@@ -10,6 +10,7 @@ use events::{MessageId, Position, RoomId, UserId};
 use futures::stream::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind};
+use mongodb::options::ReadConcern;
 use mongodb::{ClientSession, Collection};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -39,7 +40,8 @@ pub(super) struct MongoSnapshot {
     standalone: bool,
 }
 
-/// The session that reads one snapshot; `None` on a standalone server.
+/// The session that reads one snapshot; `None` on a standalone server. Each read states the read concern:
+/// the driver leaves the collections' own one in place, and then there is no snapshot.
 struct Session(Option<ClientSession>);
 
 impl MongoSnapshot {
@@ -124,6 +126,7 @@ impl Session {
         match &mut self.0 {
             None => collected(find.await).await,
             Some(session) => {
+                let find = find.read_concern(ReadConcern::snapshot());
                 let mut cursor = find.session(&mut *session).await.map_err(too_old)?;
                 let found = cursor.stream(session).try_collect();
                 found.await.map_err(too_old)
@@ -165,7 +168,10 @@ impl Session {
             .hint(hint(MESSAGES_OF_AUTHORS));
         match &mut self.0 {
             None => count.await,
-            Some(session) => count.session(session).await,
+            Some(session) => {
+                let count = count.read_concern(ReadConcern::snapshot());
+                count.session(session).await
+            }
         }
         .map_err(too_old)
     }

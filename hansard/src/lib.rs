@@ -5,6 +5,7 @@ mod openapi;
 mod replay;
 mod serve;
 mod token;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,6 +38,9 @@ enum Command {
     Serve,
     /// Replay events from the log, as they were recorded
     Replay(audit::ReplayArgs),
+    /// Verify that what is stored is what the log gives
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
     /// Print a token for a user, signed with the configured secret
     Token(token::TokenArgs),
     /// Print the API's description, OpenAPI 3.1 as JSON
@@ -53,6 +57,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Some(Command::Replay(replay)) => {
             platform::run("hansard", args, |context| replay::replay(context, replay))
         }
+        Some(Command::Verify(command)) => verify::verify(args, command),
         Some(Command::Token(token)) => platform::exit("hansard", token::print(args, token)),
         Some(Command::Openapi) => platform::exit("hansard", openapi::print()),
         Some(Command::Healthcheck(check)) => platform::exit("hansard", healthcheck::check(check)),

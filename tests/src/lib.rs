@@ -32,6 +32,7 @@ mod socket;
 mod stack;
 mod telling;
 mod transcript;
+mod verified;
 mod wait;
 
 pub use browser::Browser;
@@ -50,14 +51,16 @@ pub use telling::{Lines, Told};
 pub use wait::{eventually, within};
 
 use std::future::Future;
+use std::sync::mpsc;
 
 use xtask::servers::EMBEDDED_ONLY_VARIABLE;
 
-/// Runs a scenario on a new stack. Prints why and returns where that combination is left out
+/// Runs a scenario on a new stack, and then verifies the read models against the log, unless the scenario
+/// said [`Stack::leave_unverified`]. Prints why and returns where that combination is left out
 /// (`HANSARD_TEST_EMBEDDED_ONLY=1`).
 ///
 /// # Panics
-/// The scenario fails, or the stack doesn't start.
+/// The scenario fails, the stack doesn't start, or the read models are not what the log gives.
 pub fn run<F>(backend: Backend, layout: Layout, auth: Auth, scenario: impl FnOnce(Stack) -> F)
 where
     F: Future<Output = ()>,
@@ -82,8 +85,24 @@ where
 /// As [`run_with`], on a stack of which nothing has been started.
 ///
 /// # Panics
-/// The scenario fails.
+/// As [`run`].
 pub fn run_prepared<F>(options: Options, scenario: impl FnOnce(Stack) -> F)
+where
+    F: Future<Output = ()>,
+{
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(with_stack(options, scenario));
+}
+
+/// As [`run_prepared`], from inside a runtime.
+///
+/// # Panics
+/// As [`run`].
+pub async fn with_stack<F>(options: Options, scenario: impl FnOnce(Stack) -> F)
 where
     F: Future<Output = ()>,
 {
@@ -91,13 +110,10 @@ where
         println!("skipped: {reason}");
         return;
     }
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-        // Prepared inside, since clients need the runtime.
-        .block_on(async { scenario(Stack::prepare(options)).await });
+    let (heir, inherited) = mpsc::channel();
+    scenario(Stack::prepare(options, heir)).await;
+    let stack = inherited.try_recv();
+    verified::verified(stack.expect("the scenario drops its stack in the end")).await;
 }
 
 /// Why this combination is not tested now; `None` when it is.

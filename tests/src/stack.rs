@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use event_log::EventLog;
 use nix::sys::signal::Signal;
+use read_models::ReadModels;
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -139,19 +141,25 @@ pub struct Person {
 }
 
 /// A running Hansard. Everything is killed and deleted on drop; when a test fails, the end of each
-/// process's output is printed.
+/// process's output is printed. Before that, [`crate::run`] and its like verify the read models, so a stack
+/// can't be had in another way.
 #[derive(Debug)]
 pub struct Stack {
     options: Options,
     base_url: String,
     log_url: String,
+    read_models_url: String,
     /// What each of Hansard's processes is told.
     flags: Vec<OsString>,
+    /// Who gets the stack when the scenario has dropped it.
+    heir: Option<Sender<Stack>>,
+    /// Why the read models are not verified in the end; see [`Stack::leave_unverified`].
+    unverified: Option<&'static str>,
     newest: Option<NewestPosition>,
     http: reqwest::Client,
     // Before the directory, which is deleted once the processes are gone.
     processes: Vec<Process>,
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 /// One process of a stack, running or not.
@@ -173,24 +181,6 @@ struct Process {
 }
 
 impl Stack {
-    /// Starts Hansard and waits until all of it is ready.
-    ///
-    /// # Panics
-    /// It is not ready in time, or a process ends.
-    pub async fn start(backend: Backend, layout: Layout, auth: Auth) -> Self {
-        Self::start_with(Options::new(backend, layout, auth)).await
-    }
-
-    /// Starts Hansard with these options and waits until all of it is ready.
-    ///
-    /// # Panics
-    /// It is not ready in time, or a process ends.
-    pub async fn start_with(options: Options) -> Self {
-        let mut stack = Self::prepare(options);
-        stack.start_all().await;
-        stack
-    }
-
     /// Starts what was [prepared](Self::prepare) and waits until all of it is ready.
     ///
     /// # Panics
@@ -213,7 +203,7 @@ impl Stack {
     /// # Panics
     /// Something that is needed is not there.
     #[must_use]
-    pub fn prepare(options: Options) -> Self {
+    pub(crate) fn prepare(options: Options, heir: Sender<Self>) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("hansard-stack-")
             .tempdir()
@@ -222,7 +212,10 @@ impl Stack {
             options,
             base_url: String::new(),
             log_url: "sqlite:log.db".to_owned(),
+            read_models_url: "sqlite:read.db".to_owned(),
             flags: Vec::new(),
+            heir: Some(heir),
+            unverified: None,
             newest: None,
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -230,7 +223,7 @@ impl Stack {
                 .build()
                 .unwrap(),
             processes: Vec::new(),
-            directory,
+            directory: Arc::new(directory),
         };
         let mut flags: Vec<OsString> = vec![
             "--data-dir".into(),
@@ -249,7 +242,8 @@ impl Stack {
         if stack.options.backend == Backend::Distributed {
             stack.log_url = stack.add_nats();
             flags.extend(["--log".into(), stack.log_url.clone().into()]);
-            flags.extend(["--read-models".into(), stack.read_models_url().into()]);
+            stack.read_models_url = stack.add_database();
+            flags.extend(["--read-models".into(), stack.read_models_url.clone().into()]);
             flags.push("--require-sync".into());
         }
         flags.extend(stack.options.flags.iter().map(OsString::from));
@@ -300,7 +294,7 @@ impl Stack {
     }
 
     /// Adds a mongod if one is asked for; gives the URL of a new database.
-    fn read_models_url(&mut self) -> String {
+    fn add_database(&mut self) -> String {
         let database = format!("hansard_{}", Uuid::new_v4().simple());
         if !self.options.own_mongod {
             let server = from_xtask("HANSARD_TEST_MONGODB");
@@ -452,6 +446,30 @@ impl Stack {
         event_log::open(&url, &self.data_directory())
             .await
             .unwrap_or_else(|error| panic!("can't open {}: {error}", self.log_url))
+    }
+
+    /// The read models of this Hansard, opened by the test itself as by one more process.
+    ///
+    /// # Panics
+    /// They can't be opened.
+    pub async fn open_read_models(&self) -> Arc<dyn ReadModels> {
+        let url = self
+            .read_models_url
+            .parse()
+            .expect("the URL is one that Hansard takes");
+        read_models::open(&url, &self.data_directory())
+            .await
+            .unwrap_or_else(|error| panic!("can't open {}: {error}", self.read_models_url))
+    }
+
+    /// Says that this scenario leaves the log, the read models or the projector broken on purpose, and why:
+    /// else the read models are verified when it has ended.
+    pub fn leave_unverified(&mut self, reason: &'static str) {
+        self.unverified = Some(reason);
+    }
+
+    pub(crate) fn unverified(&self) -> Option<&'static str> {
+        self.unverified
     }
 
     /// Runs `hansard` with these arguments and this stack's settings to its end.
@@ -744,7 +762,25 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        let heir = self.heir.take();
+        if !std::thread::panicking() {
+            // Running as it is: everything ends when the heir has dropped it.
+            if let Some(heir) = heir {
+                let _ = heir.send(Self {
+                    options: self.options.clone(),
+                    base_url: std::mem::take(&mut self.base_url),
+                    log_url: std::mem::take(&mut self.log_url),
+                    read_models_url: std::mem::take(&mut self.read_models_url),
+                    flags: std::mem::take(&mut self.flags),
+                    heir: None,
+                    unverified: self.unverified,
+                    newest: None,
+                    http: self.http.clone(),
+                    processes: std::mem::take(&mut self.processes),
+                    directory: Arc::clone(&self.directory),
+                });
+            }
+        } else {
             for process in &self.processes {
                 let lines = last_lines(&process.output);
                 println!("--- {} ---\n{lines}", process.name);

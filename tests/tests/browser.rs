@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use hansard_tests::{
     Auth, Backend, Browser, Layout, Options, Said, Service, Stack, Writer, assert_kept, read_all,
-    room_of, run_with, within,
+    room_of, run_with, with_stack, within,
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -148,20 +148,23 @@ async fn only_pages_of_allowed_origins_connect(layout: Layout, backend: Backend)
     };
     let mut options = Options::new(backend, layout, Auth::Token);
     options.flags = vec!["--allowed-origins".to_owned(), own.origin().to_owned()];
-    let stack = Stack::start_with(options).await;
-    let ada = stack.person("Ada").await;
-    let grace = stack.person("Grace").await;
-    let room = room_of(&ada, &[&grace]).await;
-    for browser in [&mut own, &mut foreign] {
-        browser.open("client.mjs", &json!({"ws": stack.ws_url()}));
-        browser.tell(json!({"tokens": grace.token, "rooms": [room]}));
-    }
-    own.says("that it is in", frame("subscribed")).await;
-    // To the page it is as if there were no server, and it tries again.
-    let closed = |it: &Value| it["closed"] == 1006 && it["connections"] == 2;
-    foreign.says("that it is not let in", closed).await;
-    let told = foreign.said();
-    assert!(told.iter().all(|it| it.get("frame").is_none()), "{told:?}");
+    with_stack(options, async |mut stack: Stack| {
+        stack.start_all().await;
+        let ada = stack.person("Ada").await;
+        let grace = stack.person("Grace").await;
+        let room = room_of(&ada, &[&grace]).await;
+        for browser in [&mut own, &mut foreign] {
+            browser.open("client.mjs", &json!({"ws": stack.ws_url()}));
+            browser.tell(json!({"tokens": grace.token, "rooms": [room]}));
+        }
+        own.says("that it is in", frame("subscribed")).await;
+        // To the page it is as if there were no server, and it tries again.
+        let closed = |it: &Value| it["closed"] == 1006 && it["connections"] == 2;
+        foreign.says("that it is not let in", closed).await;
+        let told = foreign.said();
+        assert!(told.iter().all(|it| it.get("frame").is_none()), "{told:?}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

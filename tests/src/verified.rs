@@ -1,0 +1,42 @@
+//! What every scenario ends with: what is stored in the read models is what the log gives.
+
+use std::time::Duration;
+
+use crate::stack::{Service, Stack};
+use crate::wait::eventually;
+
+/// How long the projection may take to catch up on a busy machine.
+const CATCHING_UP: Duration = Duration::from_secs(60);
+
+/// Waits until everything has been projected, and compares.
+///
+/// # Panics
+/// There are differences, or they can't be looked for although the scenario did not say so.
+pub(crate) async fn verified(mut stack: Stack) {
+    if let Some(reason) = stack.unverified() {
+        println!("the read models are not verified: {reason}");
+        return;
+    }
+    for service in [Service::Nats, Service::Mongod, Service::Projector] {
+        assert!(
+            !stack.has(service) || stack.runs(service),
+            "the scenario ended without {service:?}, so the read models can't be verified: restart it, or \
+             say why not with Stack::leave_unverified"
+        );
+    }
+    let log = stack.open_log().await;
+    let read_models = stack.open_read_models().await;
+    eventually("everything has been projected", CATCHING_UP, || async {
+        let last = log.tail().await.ok()?.last;
+        let checkpoint = read_models.checkpoint().await.ok()??;
+        (checkpoint.position >= last).then_some(())
+    })
+    .await;
+    let options = verify::Options::default();
+    let report = verify::read_models(log.as_ref(), read_models.as_ref(), &options).await;
+    let report = report.unwrap_or_else(|error| panic!("can't verify the read models: {error}"));
+    assert!(
+        report.is_equal(),
+        "the read models are not what the log gives:\n{report}"
+    );
+}

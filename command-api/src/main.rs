@@ -1,11 +1,12 @@
 //! The write side as a service of its own.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use command_api::Options;
 use directory::Directory;
-use read_models::Progress;
+use read_models::{Live, Progress, ReadModels};
 
 /// Takes commands over HTTP (POST, PUT, DELETE) and appends their events to the log
 #[derive(Parser)]
@@ -21,7 +22,8 @@ fn main() -> ExitCode {
         let listener = context.bind().await?;
         let auth = context.auth()?;
         // Commands work without the read models: they are neither waited for nor a reason to be unready.
-        let read_models = platform::startup::open_read_models_unprepared(&context.config).await?;
+        let catalogue = platform::startup::open_read_models_unprepared(&context.config).await?;
+        let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
         let log = context.open_log().await?;
         let routes = command_api::routes(Options {
             directory: Directory::start(log.clone(), context.shutdown.clone()),

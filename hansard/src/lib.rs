@@ -1,7 +1,11 @@
 //! The one binary: every role in one process (`serve`), and the operator's commands.
 
+mod dead_letters;
+mod existing;
 mod healthcheck;
 mod openapi;
+mod progress;
+mod rebuild;
 mod replay;
 mod serve;
 mod token;
@@ -38,6 +42,11 @@ enum Command {
     Serve,
     /// Replay events from the log, as they were recorded
     Replay(audit::ReplayArgs),
+    /// Make the read models anew from the log, while the present ones are read, and then read those
+    Rebuild(rebuild::RebuildArgs),
+    /// Look at the events that could not be projected, and try again
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Verify that what is stored is what the log gives
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
@@ -57,6 +66,12 @@ pub fn run(cli: &Cli) -> ExitCode {
         Some(Command::Replay(replay)) => {
             platform::run("hansard", args, |context| replay::replay(context, replay))
         }
+        Some(Command::Rebuild(rebuild)) => platform::run("hansard", args, |context| {
+            rebuild::rebuild(context, rebuild)
+        }),
+        Some(Command::DeadLetters(command)) => platform::run("hansard", args, |context| {
+            dead_letters::dead_letters(context, command)
+        }),
         Some(Command::Verify(command)) => verify::verify(args, command),
         Some(Command::Token(token)) => platform::exit("hansard", token::print(args, token)),
         Some(Command::Openapi) => platform::exit("hansard", openapi::print()),

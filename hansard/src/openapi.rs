@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use event_log::LogUrl;
 use platform::auth::Auth;
 use platform::config::AuthMode;
-use read_models::{Progress, ReadModelsUrl};
+use read_models::{Live, Progress, ReadModels, ReadModelsUrl};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -88,7 +88,8 @@ async fn describe() -> anyhow::Result<String> {
     let directory = tempfile::tempdir().context("can't create a temporary directory")?;
     let log = event_log::open(&LogUrl::Sqlite("log.db".into()), directory.path()).await?;
     let url = ReadModelsUrl::Sqlite("read.db".into());
-    let read_models = read_models::open(&url, directory.path()).await?;
+    let catalogue = read_models::open(&url, directory.path()).await?;
+    let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
 
     let stopped = CancellationToken::new();
     stopped.cancel();

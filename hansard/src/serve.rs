@@ -22,7 +22,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     let listener = context.bind().await?;
     let auth = context.auth()?;
-    let read_models = context.open_read_models_unprepared().await?;
+    let (read_models, catalogue) = context.open_read_models().await?;
     let log = context.open_log().await?;
 
     // Requests under way need these after the signal to stop.
@@ -34,9 +34,9 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     // nowhere to be found, their address is probably wrong, and somebody should be told.
     let preparing = stop_on_error(&context.shutdown, {
         let (config, shutdown) = (Arc::clone(&config), context.shutdown.clone());
-        let read_models = Arc::clone(&read_models);
+        let catalogue = Arc::clone(&catalogue);
         async move {
-            match prepare_read_models(&config, &read_models, &shutdown).await {
+            match prepare_read_models(&config, &catalogue, &shutdown).await {
                 Err(error) if error.is::<Interrupted>() => Ok(()),
                 outcome => outcome,
             }
@@ -49,7 +49,9 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         projector::run(
             projector::Options {
                 log: Arc::clone(&log),
-                read_models: Arc::clone(&read_models),
+                catalogue,
+                name: context.name_at(&listener)?,
+                only: None,
                 progress: Some(progress.clone()),
                 status,
                 drain: projector::DRAIN,

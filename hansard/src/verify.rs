@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
-use event_log::LogUrl;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use platform::Context;
 use platform::config::Args;
-use read_models::ReadModelsUrl;
+
+use crate::existing::{name_of_process, open_existing};
+use crate::progress::progress_bar;
 
 /// The exit code where there are differences.
 const EXIT_DIFFERENT: u8 = 1;
@@ -28,6 +27,10 @@ pub(crate) enum VerifyCommand {
 /// How to verify read models.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReadModelsArgs {
+    /// Verify this generation instead of the one that is read
+    #[arg(long, value_name = "N")]
+    generation: Option<u32>,
+
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -54,27 +57,7 @@ pub(crate) fn verify(args: &Args, command: &VerifyCommand) -> ExitCode {
 
 /// Prints the report; says whether it found no difference.
 async fn read_models(context: Context, args: &ReadModelsArgs) -> anyhow::Result<bool> {
-    let config = &context.config;
-    // Opening would make empty ones, which are equal.
-    for (what, flag, path) in [
-        ("log", "--log", sqlite_path_of_log(&config.log)),
-        (
-            "file of read models",
-            "--read-models",
-            sqlite_path_of_read_models(&config.read_models),
-        ),
-    ] {
-        if let Some(path) = path {
-            let file = config.data_dir.join(path);
-            anyhow::ensure!(
-                file.exists(),
-                "there is no {what} at {}; say where it is with --data-dir or {flag}",
-                file.display()
-            );
-        }
-    }
-    let log = context.open_log().await?;
-    let read_models = context.open_read_models().await?;
+    let (log, catalogue) = open_existing(&context).await?;
     let bar = progress_bar();
     let show = |done, total| {
         bar.set_length(total);
@@ -85,42 +68,20 @@ async fn read_models(context: Context, args: &ReadModelsArgs) -> anyhow::Result<
         progress: &show,
         ..verify::Options::default()
     };
-    let verification = verify::read_models(log.as_ref(), read_models.as_ref(), &options);
-    let report = tokio::select! {
-        report = verification => report?,
-        () = context.shutdown.cancelled() => {
-            anyhow::bail!("stopped before the verification was complete")
-        }
-    };
+    let name = name_of_process(&context);
+    let report = projector::verify_generation(
+        &log,
+        catalogue.as_ref(),
+        args.generation,
+        &name,
+        &options,
+        &context.shutdown,
+    );
+    let report = report.await?;
     bar.finish_and_clear();
     match args.json {
         true => crate::print_line(&serde_json::to_string(&report)?)?,
         false => crate::print_line(&report.to_string())?,
     }
     Ok(report.is_equal())
-}
-
-fn sqlite_path_of_log(url: &LogUrl) -> Option<&std::path::Path> {
-    match url {
-        LogUrl::Sqlite(path) => Some(path),
-        LogUrl::Nats(_) => None,
-    }
-}
-
-fn sqlite_path_of_read_models(url: &ReadModelsUrl) -> Option<&std::path::Path> {
-    match url {
-        ReadModelsUrl::Sqlite(path) => Some(path),
-        ReadModelsUrl::MongoDb(_) => None,
-    }
-}
-
-/// Draws nothing where standard error is no terminal.
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let template = "{wide_bar} {percent}%  {pos} of {len} events, {per_sec}  ETA {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -225,6 +225,10 @@ impl From<ReadModelError> for ApiError {
                 tracing::warn!(reason, "the read models are unavailable");
                 Self::unavailable("the read models can't be reached; try again", 1)
             }
+            // The second is what projectors are told, and nobody else.
+            error @ (ReadModelError::BeingBuilt | ReadModelError::Overtaken) => {
+                Self::unavailable(format!("{error}; try again later"), 10)
+            }
             ReadModelError::Unusable(reason) => {
                 tracing::error!(reason, "the read models are unusable");
                 Self::unavailable("the read models are not fit for use; try again later", 10)

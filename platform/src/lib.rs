@@ -19,7 +19,7 @@
 //!         let listener = context.bind().await?;
 //!         let auth = context.auth()?;
 //!         let log = context.open_log().await?;
-//!         let read_models = context.open_read_models().await?;
+//!         let (read_models, _) = context.open_read_models().await?;
 //!         // let routes = query_api::routes(query_api::Options { auth, log, read_models, .. });
 //!         # drop((auth, log, read_models));
 //!         let routes = utoipa_axum::router::OpenApiRouter::new();
@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::EventLog;
-use read_models::ReadModels;
+use read_models::{Catalogue, Live, ReadModelError, ReadModels};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -94,6 +94,17 @@ impl Context {
         http::bind(&self.config).await
     }
 
+    /// Names this process among others, the same when it is started again: only one at a time can have the
+    /// address.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn name_at(&self, listener: &TcpListener) -> anyhow::Result<String> {
+        let host = nix::unistd::gethostname()?;
+        let address = listener.local_addr()?;
+        Ok(format!("{} {address}", host.to_string_lossy()))
+    }
+
     /// Opens the event log, see [`startup::open_log`], and adds it to the health checks as `log`.
     ///
     /// # Errors
@@ -114,38 +125,53 @@ impl Context {
         Ok(log)
     }
 
-    /// Opens the read models, see [`startup::open_read_models`], and adds them to the health checks as
-    /// `readModels`.
+    /// Opens the catalogue of the read models, see [`startup::open_read_models`], and adds it to the health
+    /// checks as `readModels`: a projector can do its work when it can be read.
     ///
     /// # Errors
     /// As [`startup::open_read_models`].
-    pub async fn open_read_models(&self) -> anyhow::Result<Arc<dyn ReadModels>> {
-        let read_models = startup::open_read_models(&self.config, &self.shutdown).await?;
-        self.check_read_models(&read_models);
-        Ok(read_models)
+    pub async fn open_catalogue(&self) -> anyhow::Result<Arc<dyn Catalogue>> {
+        let catalogue = startup::open_read_models(&self.config, &self.shutdown).await?;
+        let checked = Arc::clone(&catalogue);
+        self.check_read_models(move || {
+            let catalogue = Arc::clone(&checked);
+            async move { catalogue.generations().await.map(drop) }
+        });
+        Ok(catalogue)
     }
 
     /// Opens the read models without waiting for them, see [`startup::open_read_models_unprepared`], and
-    /// adds them to the health checks as `readModels`.
+    /// adds them to the health checks as `readModels`: with their catalogue, for who projects as well.
     ///
     /// # Errors
     /// As [`startup::open_read_models_unprepared`].
-    pub async fn open_read_models_unprepared(&self) -> anyhow::Result<Arc<dyn ReadModels>> {
-        let read_models = startup::open_read_models_unprepared(&self.config).await?;
-        self.check_read_models(&read_models);
-        Ok(read_models)
+    pub async fn open_read_models(
+        &self,
+    ) -> anyhow::Result<(Arc<dyn ReadModels>, Arc<dyn Catalogue>)> {
+        let catalogue = startup::open_read_models_unprepared(&self.config).await?;
+        let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(Arc::clone(&catalogue)));
+        let checked = Arc::clone(&read_models);
+        self.check_read_models(move || {
+            let read_models = Arc::clone(&checked);
+            async move { read_models.checkpoint().await.map(drop) }
+        });
+        Ok((read_models, catalogue))
     }
 
-    fn check_read_models(&self, read_models: &Arc<dyn ReadModels>) {
-        let checked = Arc::clone(read_models);
+    fn check_read_models<Checking>(&self, check: impl Fn() -> Checking + Send + Sync + 'static)
+    where
+        Checking: Future<Output = Result<(), ReadModelError>> + Send + 'static,
+    {
         self.health.add("readModels", move || {
-            let read_models = Arc::clone(&checked);
+            let checking = check();
             async move {
-                read_models.checkpoint().await.map_err(|error| {
+                checking.await.map_err(|error| {
                     tracing::debug!(%error, "not ready");
-                    "can't be reached".to_owned()
-                })?;
-                Ok(())
+                    match error {
+                        ReadModelError::BeingBuilt => error.to_string(),
+                        _ => "can't be reached".to_owned(),
+                    }
+                })
             }
         });
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use event_log::{EventLog, LogError, LogUrl};
-use read_models::{ReadModelError, ReadModels, ReadModelsUrl};
+use read_models::{Catalogue, ReadModelError, ReadModelsUrl};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,9 @@ impl From<ReadModelError> for Failure {
             ReadModelError::Refused(reason) | ReadModelError::Unusable(reason) => {
                 Self::Unusable(reason)
             }
+            other @ (ReadModelError::BeingBuilt | ReadModelError::Overtaken) => {
+                Self::Unavailable(other.to_string())
+            }
         }
     }
 }
@@ -86,7 +89,7 @@ pub async fn open_log(
     Ok(log)
 }
 
-/// Opens the read models, waiting for their server if need be, and prepares them.
+/// Opens the catalogue of the read models, waiting for their server if need be, and prepares it.
 ///
 /// # Errors
 /// One sentence: the read models can't be reached within the start-up time-out, or can't be used.
@@ -94,35 +97,35 @@ pub async fn open_log(
 pub async fn open_read_models(
     config: &Config,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Arc<dyn ReadModels>> {
-    let read_models = open_read_models_unprepared(config).await?;
-    prepare_read_models(config, &read_models, shutdown).await?;
-    Ok(read_models)
+) -> anyhow::Result<Arc<dyn Catalogue>> {
+    let catalogue = open_read_models_unprepared(config).await?;
+    prepare_read_models(config, &catalogue, shutdown).await?;
+    Ok(catalogue)
 }
 
-/// Waits for the read models' server if need be, and prepares them.
+/// Waits for the read models' server if need be, and prepares their catalogue.
 ///
 /// # Errors
 /// As [`open_read_models`].
 pub async fn prepare_read_models(
     config: &Config,
-    read_models: &Arc<dyn ReadModels>,
+    catalogue: &Arc<dyn Catalogue>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let what = format!("the read models at {}", config.read_models);
     wait_for(&what, config.startup_timeout(), shutdown, || {
-        let read_models = Arc::clone(read_models);
-        async move { Ok(read_models.prepare().await?) }
+        let catalogue = Arc::clone(catalogue);
+        async move { Ok(catalogue.prepare().await?) }
     })
     .await
 }
 
-/// Opens the read models without waiting for their server and without preparing them: for a service that
+/// Opens the catalogue of the read models without waiting for their server and without preparing it: for a service that
 /// works without them, and answers what needs them once they are there.
 ///
 /// # Errors
 /// One sentence: the read models can't be used.
-pub async fn open_read_models_unprepared(config: &Config) -> anyhow::Result<Arc<dyn ReadModels>> {
+pub async fn open_read_models_unprepared(config: &Config) -> anyhow::Result<Arc<dyn Catalogue>> {
     if let ReadModelsUrl::Sqlite(path) = &config.read_models {
         ensure_parent(config, path)?;
     }

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use event_log::{Incarnation, Position};
-use read_models::{Batch, DeadLetter, Entry, ReadModelError};
+use read_models::{Batch, DeadLetter, Entry, Projection, ReadModelError};
 use tokio_util::sync::CancellationToken;
 
 use crate::gather::Gathered;
-use crate::{Options, ProjectorError, backoff};
+use crate::lead::Led;
+use crate::{ProjectorError, backoff};
 
 /// What came of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,23 +18,37 @@ pub(crate) enum Applied {
     UpTo(Position),
     /// The read models could not be reached, and the projector was told to stop.
     Abandoned,
+    /// Another projector has taken over.
+    Overtaken,
 }
 
 const WHAT: &str = "the read models";
 
 /// Projects what was gathered and moves the checkpoint to its end.
 pub(crate) async fn apply(
-    options: Options,
+    led: Led,
     incarnation: Incarnation,
     gathered: Gathered,
     abandon: CancellationToken,
+) -> Result<Applied, ProjectorError> {
+    match write(&led, incarnation, gathered, &abandon).await {
+        Err(ProjectorError::ReadModels(ReadModelError::Overtaken)) => Ok(Applied::Overtaken),
+        other => other,
+    }
+}
+
+async fn write(
+    led: &Led,
+    incarnation: Incarnation,
+    gathered: Gathered,
+    abandon: &CancellationToken,
 ) -> Result<Applied, ProjectorError> {
     let begun = Instant::now();
     let events = gathered.len();
     let up_to = gathered.up_to;
     let writer = Writer {
-        options: &options,
-        abandon: &abandon,
+        projection: led.projection.as_ref(),
+        abandon,
     };
     // Before the checkpoint can pass them: a crash in between sets them aside again, which changes nothing.
     for letter in &gathered.undecodable {
@@ -45,6 +60,7 @@ pub(crate) async fn apply(
         incarnation,
         entries: gathered.entries,
         up_to,
+        fence: led.fence,
     };
     if writer.write(batch, gathered.payloads).await?.is_none() {
         return Ok(Applied::Abandoned);
@@ -56,7 +72,7 @@ pub(crate) async fn apply(
 }
 
 struct Writer<'a> {
-    options: &'a Options,
+    projection: &'a dyn Projection,
     abandon: &'a CancellationToken,
 }
 
@@ -67,11 +83,11 @@ impl Writer<'_> {
         batch: Batch,
         payloads: Vec<Bytes>,
     ) -> Result<Option<()>, ProjectorError> {
-        let read_models = &self.options.read_models;
+        let projection = self.projection;
         // Parts still to be written, the earliest last.
         let mut parts = vec![(batch, payloads)];
         while let Some((mut batch, mut payloads)) = parts.pop() {
-            let written = backoff::wait_for(WHAT, self.abandon, || read_models.apply(&batch)).await;
+            let written = backoff::wait_for(WHAT, self.abandon, || projection.apply(&batch)).await;
             match written {
                 Ok(Some(())) => {}
                 Ok(None) => return Ok(None),
@@ -91,6 +107,7 @@ impl Writer<'_> {
                         incarnation: batch.incarnation.clone(),
                         entries: batch.entries.split_off(middle),
                         up_to: batch.up_to,
+                        fence: batch.fence,
                     };
                     let later_payloads = payloads.split_off(middle);
                     if let Some(last) = batch.entries.last() {
@@ -106,8 +123,8 @@ impl Writer<'_> {
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<Option<()>, ProjectorError> {
-        let read_models = &self.options.read_models;
-        let kept = backoff::wait_for(WHAT, self.abandon, || read_models.set_aside(letter)).await;
+        let projection = self.projection;
+        let kept = backoff::wait_for(WHAT, self.abandon, || projection.set_aside(letter)).await;
         let kept = match kept {
             Err(ReadModelError::Refused(_)) => {
                 // Too large, most likely. The log still has its bytes; the reason must be on record.
@@ -120,7 +137,7 @@ impl Writer<'_> {
                     ),
                     ..letter.clone()
                 };
-                backoff::wait_for(WHAT, self.abandon, || read_models.set_aside(&bare)).await
+                backoff::wait_for(WHAT, self.abandon, || projection.set_aside(&bare)).await
             }
             kept => kept,
         };

@@ -21,10 +21,12 @@ fn main() -> ExitCode {
         let status = Status::default();
         status.report_to(&context.health);
         let log = context.open_log().await?;
-        let read_models = context.open_read_models().await?;
+        let catalogue = context.open_catalogue().await?;
         let options = Options {
             log,
-            read_models,
+            catalogue,
+            name: context.name_at(&listener)?,
+            only: None,
             progress: None,
             status,
             // Another projector, or this one when it is started again, goes on from the checkpoint.

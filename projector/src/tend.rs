@@ -1,4 +1,4 @@
-//! Once a second beside the projection: the heartbeat, the lag, and whether the log is still the same.
+//! Once a second beside the projection: the lag, and whether the log is still the same.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use futures::StreamExt;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::project::Work;
 use crate::status::Lag;
-use crate::{Options, ProjectorError, check_history};
+use crate::{ProjectorError, check_history};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Tends the projection until `stop`.
 pub(crate) async fn tend(
-    options: Options,
+    work: Work,
     incarnation: Incarnation,
     stop: CancellationToken,
 ) -> Result<(), ProjectorError> {
@@ -27,40 +28,37 @@ pub(crate) async fn tend(
             _ = ticks.tick() => {}
         }
         // An outage is noticed and waited out by the projection itself.
-        if let Err(error) = options.read_models.heartbeat().await {
-            tracing::debug!(%error, "no heartbeat");
-        }
-        if let Ok(count) = options.read_models.dead_letter_count().await {
+        if let Ok(count) = work.led.projection.dead_letter_count().await {
             metrics::gauge!("hansard_dead_letters").set(count as f64);
         }
         // Read before the tail, so that what is projected in between can't look like a log cut short.
-        let projected = options.status.position();
-        let Ok(tail) = options.log.tail().await else {
+        let projected = work.status.position();
+        let Ok(tail) = work.log.tail().await else {
             continue;
         };
         check_history(&tail, &incarnation, projected)?;
-        if let Ok(lag) = lag(&options, projected, tail.last).await {
-            options.status.behind(lag);
+        if let Ok(lag) = lag(&work, projected, tail.last).await {
+            work.status.behind(lag);
             metrics::gauge!("hansard_projection_lag_events").set(lag.events as f64);
             metrics::gauge!("hansard_projection_lag_seconds").set(lag.age.as_secs_f64());
         }
     }
 }
 
-async fn lag(options: &Options, projected: Position, last: Position) -> Result<Lag, LogError> {
+async fn lag(work: &Work, projected: Position, last: Position) -> Result<Lag, LogError> {
     if last <= projected {
         return Ok(Lag::default());
     }
-    let next = match options.log.get(projected.next()).await? {
+    let next = match work.log.get(projected.next()).await? {
         Some(recorded) => Some(recorded),
         // Positions may have gaps.
         None => {
-            let mut rest = options.log.read(Filter::All, projected).await?;
+            let mut rest = work.log.read(Filter::All, projected).await?;
             rest.next().await.transpose()?
         }
     };
     // What was projected meanwhile has no age.
-    if options.status.position() >= last {
+    if work.status.position() >= last {
         return Ok(Lag::default());
     }
     let age = next.map_or(0, |recorded| {

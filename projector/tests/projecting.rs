@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use event_log::{EventLog, Incarnation, Position};
 use events::Subject;
-use read_models::{Batch, Progress, ReadModels};
+use read_models::{Batch, Fence, Progress, Projection, ReadModels};
 use tempfile::{TempDir, tempdir};
 
 use support::*;
@@ -202,6 +202,7 @@ async fn another_log_stops_the_projector_with_what_to_do() {
         incarnation: Incarnation("another".to_owned()),
         entries: Vec::new(),
         up_to: Position::new(2),
+        fence: Fence::default(),
     };
     models.inner.apply(&of_another_log).await.unwrap();
     let projector = Projector::start(&log, &models);
@@ -211,7 +212,9 @@ async fn another_log_stops_the_projector_with_what_to_do() {
         error.starts_with("the log is not the one that the read models were projected from: "),
         "{error}"
     );
-    assert!(error.contains("they come from log \"another\"; give the projector"));
+    assert!(error.contains(
+        "they come from log \"another\"; give the projector that log, or make the read models anew"
+    ));
     assert!(
         status
             .check()
@@ -230,14 +233,15 @@ async fn a_log_that_lost_its_tail_stops_the_projector_with_what_to_do() {
         incarnation: log.tail().await.unwrap().incarnation,
         entries: Vec::new(),
         up_to: Position::new(10),
+        fence: Fence::default(),
     };
     models.inner.apply(&further_than_the_log).await.unwrap();
     let error = Projector::start(&log, &models).ended().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "the log ends at position 0000000000000003, before the read models' checkpoint at position \
-         000000000000000a: it has lost its tail; restore the whole log, or give the projector other, empty \
-         read models, which it will fill from what is left"
+         000000000000000a: it has lost its tail; restore the whole log, or make the read models \
+         anew from what is left with `hansard rebuild`"
     );
 }
 
@@ -298,7 +302,9 @@ async fn those_who_wait_in_the_same_process_are_told_at_once() {
     let progress = Progress::start(models.clone(), shutdown.clone());
     let options = projector::Options {
         log: log.clone(),
-        read_models: models.clone(),
+        catalogue: std::sync::Arc::new(Only(models.clone())),
+        name: "the projector".to_owned(),
+        only: None,
         progress: Some(progress.clone()),
         status: projector::Status::default(),
         drain: Duration::ZERO,

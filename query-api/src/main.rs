@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     platform::run("query-api", &cli.args, |context| async move {
         let listener = context.bind().await?;
         let auth = context.auth()?;
-        let read_models = context.open_read_models_unprepared().await?;
+        let (read_models, _) = context.open_read_models().await?;
         // Queries are answered without the log. Audits need it, once it can be reached.
         let audit = audit::routes(audit::Options {
             log: connect_in_background(context.clone()),

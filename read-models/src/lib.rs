@@ -1,10 +1,14 @@
-//! The port to the read models, [`ReadModels`], and its adapters: MongoDB and SQLite.
+//! The ports to the read models, [`ReadModels`], [`Projection`] and [`Catalogue`], and their adapters:
+//! MongoDB and SQLite.
 //!
-//! Read models are derived from the log and nothing else. The projector writes them with
-//! [`ReadModels::apply`]; queries read them. Both adapters, and the in-memory model in the tests, give the
-//! same answers to the same log.
+//! Read models are derived from the log and nothing else. There may be several generations of them, which
+//! the [`Catalogue`] lists: one that is read, and one that is being built to take its place. A projector
+//! writes each with [`Projection::apply`]; queries read the [`Live`] one. Both adapters, and the in-memory
+//! model in the tests, give the same answers to the same log.
 
+mod catalogue;
 mod checksum;
+mod live;
 mod mongo;
 mod port;
 mod progress;
@@ -19,21 +23,28 @@ mod url;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use crate::catalogue::{Catalogue, Generation, Generations, State};
 pub use crate::checksum::{Checksum, Checksums};
-pub use crate::mongo::MongoReadModels;
+pub use crate::live::Live;
 #[cfg(feature = "testing")]
 pub use crate::mongo::Phase;
-pub use crate::port::{ReadModelError, ReadModels};
+pub use crate::mongo::{MongoCatalogue, MongoReadModels};
+pub use crate::port::{Projection, ReadModelError, ReadModels};
 pub use crate::progress::Progress;
 pub use crate::rows::{
-    Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, MAX_PAGE, MessageRow, Page, PageStart,
-    Receipt, RecentRow, RoomDeletion, RoomRow, UserRow,
+    Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, Fence, Lease, MAX_PAGE, MessageRow, Page,
+    PageStart, Receipt, RecentRow, RoomDeletion, RoomRow, UserRow,
 };
 pub use crate::snapshot::{
     Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
 };
-pub use crate::sqlite::SqliteReadModels;
+pub use crate::sqlite::{SqliteCatalogue, SqliteReadModels};
 pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};
+
+/// The version of what is stored and how. A program reads and writes generations of its own version only:
+/// whoever changes the tables, the documents or what is made of an event raises it, and the projector then
+/// builds a new generation. An index can be added without it, see `mongo/migrations.rs`.
+pub const SCHEMA: u32 = 1;
 
 /// Opens the read models at `url`. A SQLite file is opened or created; MongoDB is first contacted when it
 /// is used, so that a process can start before it.
@@ -43,11 +54,11 @@ pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};
 pub async fn open(
     url: &ReadModelsUrl,
     data_dir: &Path,
-) -> Result<Arc<dyn ReadModels>, ReadModelError> {
+) -> Result<Arc<dyn Catalogue>, ReadModelError> {
     match url {
-        ReadModelsUrl::Sqlite(path) => Ok(Arc::new(
-            SqliteReadModels::open(&data_dir.join(path)).await?,
-        )),
-        ReadModelsUrl::MongoDb(url) => Ok(Arc::new(MongoReadModels::open(url).await?)),
+        ReadModelsUrl::Sqlite(path) => {
+            Ok(Arc::new(SqliteCatalogue::open(&data_dir.join(path)).await?))
+        }
+        ReadModelsUrl::MongoDb(url) => Ok(Arc::new(MongoCatalogue::open(url).await?)),
     }
 }

@@ -4,39 +4,36 @@
 //! each of which may be repeated, and the checkpoint moves last. See [`apply`].
 
 mod apply;
+mod catalogue;
+mod connection;
 mod documents;
+mod lease;
+mod migrations;
 mod plan;
 mod queries;
 mod snapshot;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, UserId};
-use mongodb::bson::{Document, doc, to_document};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{ClientOptions, Hint, IndexOptions, ReadConcern, WriteConcern};
-use mongodb::{Client, Collection, Database, IndexModel};
-use tokio::sync::Semaphore;
+use mongodb::options::Hint;
+use mongodb::{Collection, Database};
 
 use self::apply::Interruption;
 #[cfg(feature = "testing")]
 pub use self::apply::Phase;
+pub use self::catalogue::MongoCatalogue;
+use self::connection::Connection;
 use self::documents::{
     CheckpointDocument, DeadLetterDocument, KeyDocument, MarkDocument, MessageDocument,
-    RoomDocument, SCHEMA, SchemaDocument, UserDocument,
+    RoomDocument, UserDocument,
 };
 use crate::{
-    Batch, Checkpoint, DeadLetter, MessageRow, Page, ReadModelError, ReadModels, RecentRow,
-    RoomDeletion, RoomRow, Snapshot, UserRow,
+    Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, Projection, ReadModelError,
+    ReadModels, RecentRow, RoomDeletion, RoomRow, Snapshot, UserRow,
 };
-
-/// The version of the collections' layout.
-const SCHEMA_VERSION: i64 = 1;
-
-/// How long to look for a server: short, so that queries fail fast while there is none.
-const SERVER_SELECTION: Duration = Duration::from_secs(2);
 
 /// How long a query may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
@@ -44,39 +41,30 @@ const QUERY_LIMIT: Duration = Duration::from_secs(5);
 /// How long writing a batch may take, with the deletion of large rooms in it, and creating indexes.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Connections to each server. The driver's default is 10.
-const CONNECTIONS: u32 = 64;
-
-/// Connections kept open, so that a burst does not wait for them to be made.
-const WARM_CONNECTIONS: u32 = 8;
-
-/// Operations at the same time. While a server hangs, those that were given up still wait for it.
-const OPERATIONS: usize = 256;
-
 /// Parts of one operation that go to the server side by side.
 const SIDE_BY_SIDE: usize = 8;
 
-/// Of `messages`: the messages of a room in order, those that are deleted apart.
+/// Of the messages: those of a room in order, those that are deleted apart.
 const MESSAGES_OF_ROOM: &str = "room_deleted_id";
 
-/// Of `messages`: the messages of a room by author, so that counting those by others walks over none of
+/// Of the messages: those of a room by author, so that counting those by others walks over none of
 /// one's own.
 const MESSAGES_OF_AUTHORS: &str = "room_deleted_author_id";
 
-/// Read models in a MongoDB database.
+/// A generation of the read models in a MongoDB database.
 pub struct MongoReadModels {
+    connection: Connection,
     store: Store,
-    operations: Arc<Semaphore>,
     interruption: Interruption,
 }
 
-/// The database with its collections.
+/// The collections of one generation.
 #[derive(Clone)]
 struct Store {
-    database: Database,
-    /// As a command that is not the driver's own must state it.
-    write_concern: Document,
-    schema: Collection<SchemaDocument>,
+    connection: Connection,
+    /// The generation's number.
+    number: i64,
+    /// Of all generations.
     checkpoints: Collection<CheckpointDocument>,
     users: Collection<UserDocument>,
     rooms: Collection<RoomDocument>,
@@ -87,60 +75,25 @@ struct Store {
 }
 
 impl MongoReadModels {
-    /// The read models at `url`, a connection string that names the database. Does no I/O (except that
-    /// `mongodb+srv` is looked up): servers are contacted in the background and when needed.
+    /// The first generation in the database at `url`, whether the catalogue has it or not.
     ///
     /// # Errors
-    /// [`ReadModelError::Unusable`] when `url` is not such a connection string.
+    /// As [`MongoCatalogue::open`].
+    #[cfg(feature = "testing")]
     pub async fn open(url: &str) -> Result<Self, ReadModelError> {
-        // The driver's message may quote the password.
-        let mut options = ClientOptions::parse(url).await.map_err(|_| {
-            ReadModelError::Unusable("their URL is not a MongoDB connection string".to_owned())
-        })?;
-        let name = options.default_database.clone().ok_or_else(|| {
-            ReadModelError::Unusable(
-                "their URL names no database: use mongodb://HOST[:PORT]/DATABASE".to_owned(),
-            )
-        })?;
-        options.app_name.get_or_insert_with(|| "hansard".to_owned());
-        options
-            .server_selection_timeout
-            .get_or_insert(SERVER_SELECTION);
-        options.connect_timeout.get_or_insert(SERVER_SELECTION);
-        options.max_pool_size.get_or_insert(CONNECTIONS);
-        options.min_pool_size.get_or_insert(WARM_CONNECTIONS);
-        options.max_connecting.get_or_insert(WARM_CONNECTIONS);
-        // What has been projected stays projected when a replica set elects another primary. A standalone
-        // server takes these too.
-        options.read_concern.get_or_insert(ReadConcern::majority());
-        let write_concern = options
-            .write_concern
-            .get_or_insert(WriteConcern::majority())
-            .clone();
-        let write_concern = to_document(&write_concern)
-            .map_err(|error| ReadModelError::Unusable(format!("their URL: {error}")))?;
-        let database = Client::with_options(options)
-            .map_err(failure)?
-            .database(&name);
-        Ok(Self {
-            store: Store {
-                write_concern,
-                schema: database.collection("schema"),
-                checkpoints: database.collection("checkpoints"),
-                users: database.collection("users"),
-                rooms: database.collection("rooms"),
-                messages: database.collection("messages"),
-                marks: database.collection("marks"),
-                keys: database.collection("keys"),
-                dead_letters: database.collection("deadLetters"),
-                database,
-            },
-            operations: Arc::new(Semaphore::new(OPERATIONS)),
-            interruption: Interruption::none(),
-        })
+        Ok(Self::generation(Connection::open(url).await?, 1))
     }
 
-    /// Calls `interruption` after each phase of [`ReadModels::apply`]; its error ends the call as a crash
+    /// The generation with this number.
+    fn generation(connection: Connection, number: u32) -> Self {
+        Self {
+            store: Store::of(connection.clone(), number),
+            connection,
+            interruption: Interruption::none(),
+        }
+    }
+
+    /// Calls `interruption` after each phase of [`Projection::apply`]; its error ends the call as a crash
     /// at that moment would.
     #[cfg(feature = "testing")]
     #[must_use]
@@ -155,10 +108,7 @@ impl MongoReadModels {
         self
     }
 
-    /// Runs an operation to its end, and waits for it no longer than `limit`.
-    ///
-    /// It runs in a task of its own because a driver future that is dropped midway can leave a connection
-    /// in the middle of an answer.
+    /// Runs an operation to its end; see [`Connection::run`].
     async fn run<T, Work>(
         &self,
         limit: Duration,
@@ -168,79 +118,43 @@ impl MongoReadModels {
         T: Send + 'static,
         Work: Future<Output = Result<T, ReadModelError>> + Send + 'static,
     {
-        let late = |_| ReadModelError::Unavailable(format!("no answer within {limit:?}"));
-        let deadline = tokio::time::Instant::now() + limit;
-        let permit = Arc::clone(&self.operations).acquire_owned();
-        let permit = tokio::time::timeout_at(deadline, permit)
+        self.connection
+            .run(limit, operation(self.store.clone()))
             .await
-            .map_err(late)?;
-        let work = operation(self.store.clone());
-        let task = tokio::spawn(async move {
-            let _permit = permit;
-            work.await
-        });
-        tokio::time::timeout_at(deadline, task)
-            .await
-            .map_err(late)?
-            .unwrap_or_else(|error| {
-                Err(ReadModelError::Unavailable(format!(
-                    "an operation ended early: {error}"
-                )))
-            })
     }
 }
 
 impl Store {
-    async fn prepare(self) -> Result<(), ReadModelError> {
-        let version = SchemaDocument {
-            id: SCHEMA.to_owned(),
-            version: SCHEMA_VERSION,
-        };
-        insert(&self.schema, vec![version]).await?;
-        let found = self.schema.find_one(doc! { "_id": SCHEMA });
-        let found = found.await.map_err(failure)?;
-        if let Some(found) = found.filter(|found| found.version != SCHEMA_VERSION) {
-            return Err(ReadModelError::Unusable(format!(
-                "the database has schema version {} and this program knows {SCHEMA_VERSION}: use the \
-                 program that wrote it, or another database",
-                found.version
-            )));
+    fn of(connection: Connection, number: u32) -> Self {
+        let database = connection.database().clone();
+        let name = |name: &str| format!("{}{name}", prefix(number));
+        Self {
+            number: i64::from(number),
+            checkpoints: database.collection("checkpoints"),
+            users: database.collection(&name("users")),
+            rooms: database.collection(&name("rooms")),
+            messages: database.collection(&name("messages")),
+            marks: database.collection(&name("marks")),
+            keys: database.collection(&name("keys")),
+            dead_letters: database.collection(&name("deadLetters")),
+            connection,
         }
-        let indexes = [
-            (
-                "users",
-                doc! { "deleted": 1, "position": 1 },
-                "deleted_position",
-            ),
-            (
-                "rooms",
-                doc! { "members": 1, "lastMessage": -1 },
-                "members_last",
-            ),
-            (
-                "messages",
-                doc! { "room": 1, "deleted": 1, "_id": -1 },
-                MESSAGES_OF_ROOM,
-            ),
-            (
-                "messages",
-                doc! { "room": 1, "deleted": 1, "author": 1, "_id": 1 },
-                MESSAGES_OF_AUTHORS,
-            ),
-            (
-                "marks",
-                doc! { "room": 1, "reader": 1, "upTo": 1 },
-                "room_reader_up_to",
-            ),
-        ];
-        for (collection, keys, name) in indexes {
-            let options = IndexOptions::builder().name(name.to_owned()).build();
-            let index = IndexModel::builder().keys(keys).options(options).build();
-            let collection = self.database.collection::<Document>(collection);
-            collection.create_index(index).await.map_err(failure)?;
-        }
-        Ok(())
     }
+
+    fn database(&self) -> &Database {
+        self.connection.database()
+    }
+
+    /// A collection of this generation.
+    fn collection<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+        let name = format!("{}{name}", prefix(self.number));
+        self.database().collection(&name)
+    }
+}
+
+/// With what the names of a generation's collections begin.
+fn prefix(number: impl std::fmt::Display) -> String {
+    format!("g{number}_")
 }
 
 fn hint(index: &str) -> Hint {
@@ -314,13 +228,24 @@ fn fault(code: i32, message: &str) -> ReadModelError {
 }
 
 #[async_trait]
-impl ReadModels for MongoReadModels {
+impl Projection for MongoReadModels {
     async fn prepare(&self) -> Result<(), ReadModelError> {
-        self.run(WRITE_LIMIT, Store::prepare).await
+        self.run(WRITE_LIMIT, Store::migrate).await
     }
 
-    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError> {
-        self.run(QUERY_LIMIT, Store::checkpoint).await
+    async fn lease(&self) -> Result<Lease, ReadModelError> {
+        self.run(QUERY_LIMIT, Store::lease).await
+    }
+
+    async fn take_lease(&self, seen: Fence, holder: &str) -> Result<Option<Fence>, ReadModelError> {
+        let holder = holder.to_owned();
+        self.run(QUERY_LIMIT, move |store| store.take_lease(seen, holder))
+            .await
+    }
+
+    async fn release_lease(&self, fence: Fence) -> Result<(), ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.release_lease(fence))
+            .await
     }
 
     async fn apply(&self, batch: &Batch) -> Result<(), ReadModelError> {
@@ -330,13 +255,34 @@ impl ReadModels for MongoReadModels {
             .await
     }
 
-    async fn heartbeat(&self) -> Result<(), ReadModelError> {
-        self.run(QUERY_LIMIT, Store::heartbeat).await
+    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.heartbeat(fence))
+            .await
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {
         let letter = letter.clone();
         self.run(QUERY_LIMIT, |store| store.set_aside(letter)).await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
+        Ok(Box::new(snapshot::MongoSnapshot::begin(self).await?))
+    }
+}
+
+#[async_trait]
+impl ReadModels for MongoReadModels {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError> {
+        self.run(QUERY_LIMIT, Store::checkpoint).await
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.dead_letters(after, limit))
+            .await
     }
 
     async fn dead_letter_count(&self) -> Result<u64, ReadModelError> {
@@ -399,9 +345,5 @@ impl ReadModels for MongoReadModels {
             store.position_of_key(deduplication_id)
         })
         .await
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
-        Ok(Box::new(snapshot::MongoSnapshot::begin(self).await?))
     }
 }

@@ -1,11 +1,12 @@
-//! The port itself: [`ReadModels`] and its errors.
+//! The ports themselves: [`ReadModels`], which is read, [`Projection`], which is one generation of them and
+//! is written, and their errors.
 
 use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, UserId};
 
 use crate::{
-    Batch, Checkpoint, DeadLetter, MessageRow, Page, RecentRow, RoomDeletion, RoomRow, Snapshot,
-    UserRow,
+    Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, RecentRow, RoomDeletion,
+    RoomRow, Snapshot, UserRow,
 };
 
 /// Why an operation on the read models failed.
@@ -14,20 +15,27 @@ pub enum ReadModelError {
     /// They can't be reached or did not answer in time. Trying again may help.
     #[error("the read models are unavailable: {0}")]
     Unavailable(String),
+    /// Those that this program reads are not complete yet. Trying again later will help.
+    #[error("the read models of this version of Hansard are still being built from the log")]
+    BeingBuilt,
     /// A write was refused for its content: trying again with the same events will not help.
     #[error("the read models refuse a write: {0}")]
     Refused(String),
     /// They are there but are not fit for use: another incarnation's, a newer schema, damaged.
     #[error("the read models are unusable: {0}")]
     Unusable(String),
+    /// Somebody else has taken the lease over: this projector is to write no more.
+    #[error("another projector has taken over")]
+    Overtaken,
 }
 
-/// The read models.
+/// One generation of the read models, to be written by a projector.
 ///
-/// Every method may be called from many tasks at once, and dropping a returned future at any moment is
-/// safe. A method that finds nothing prepared yet answers as if the log were empty.
+/// Who writes should hold the [`Lease`], so that one projector at a time does the work. It is the fence
+/// that keeps the others out: the checkpoint moves only for the newest. What an overtaken projector still
+/// writes besides is guarded by position and does no harm.
 #[async_trait]
-pub trait ReadModels: Send + Sync + 'static {
+pub trait Projection: ReadModels {
     /// Creates what is missing: tables or collections, and indexes. Safe to repeat, also from many
     /// processes at once.
     ///
@@ -35,11 +43,24 @@ pub trait ReadModels: Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn prepare(&self) -> Result<(), ReadModelError>;
 
-    /// How far the projection has come; `None` before the first batch.
+    /// Who may write at present.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError>;
+    async fn lease(&self) -> Result<Lease, ReadModelError>;
+
+    /// Takes the lease over from whoever had it with the fence `seen`; `None` when somebody else was
+    /// faster.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn take_lease(&self, seen: Fence, holder: &str) -> Result<Option<Fence>, ReadModelError>;
+
+    /// Gives the lease back, so that others need not wait for it. Does nothing when it was overtaken.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn release_lease(&self, fence: Fence) -> Result<(), ReadModelError>;
 
     /// Projects a batch and then moves the checkpoint to its end. Repeating a batch, or applying one that
     /// lies before the checkpoint, changes nothing.
@@ -60,13 +81,42 @@ pub trait ReadModels: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn heartbeat(&self) -> Result<(), ReadModelError>;
+    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError>;
 
     /// Keeps a dead letter. Repeating it changes nothing.
     ///
     /// # Errors
     /// [`ReadModelError`].
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError>;
+
+    /// Everything that is stored, as of now.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError>;
+}
+
+/// The read models.
+///
+/// Every method may be called from many tasks at once, and dropping a returned future at any moment is
+/// safe. A method that finds nothing prepared yet answers as if the log were empty.
+#[async_trait]
+pub trait ReadModels: Send + Sync + 'static {
+    /// How far the projection has come; `None` before the first batch.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError>;
+
+    /// A part of the dead letters, in log order: those after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn dead_letters(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, ReadModelError>;
 
     /// How many dead letters there are.
     ///
@@ -140,10 +190,4 @@ pub trait ReadModels: Send + Sync + 'static {
         &self,
         deduplication_id: uuid::Uuid,
     ) -> Result<Option<Position>, ReadModelError>;
-
-    /// Everything that is stored, as of now.
-    ///
-    /// # Errors
-    /// [`ReadModelError`].
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError>;
 }

@@ -22,6 +22,19 @@ pub struct Checkpoint {
     pub heartbeat: u64,
 }
 
+/// A fencing token: each time a lease is taken it grows, and the checkpoint moves only for the newest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence(pub u64);
+
+/// Who may write a generation of the read models.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// The fence of whoever took it last.
+    pub fence: Fence,
+    /// Who that was; `None` when it was given back, or never taken.
+    pub holder: Option<String>,
+}
+
 /// A decoded event with its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -40,6 +53,8 @@ pub struct Batch {
     pub entries: Vec<Entry>,
     /// Everything up to and with this position is covered by the batch: the checkpoint after it.
     pub up_to: Position,
+    /// The fence of the lease that it is written with.
+    pub fence: Fence,
 }
 
 /// An event that could not be projected, set aside so that the projection can go on.

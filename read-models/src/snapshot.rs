@@ -97,9 +97,8 @@ pub trait Snapshot: Send {
     /// How far the projection had come.
     fn checkpoint(&self) -> Option<&Checkpoint>;
 
-    /// Whether it holds the events up to the checkpoint and nothing of those after it, whatever was being
-    /// written when it began.
-    fn is_whole(&self) -> bool;
+    /// Whether it is of one moment only for as long as nothing is written.
+    fn needs_stillness(&self) -> bool;
 
     /// Makes sure that everything read so far was as of one moment. What can't tell must have stood
     /// still.

@@ -1,10 +1,13 @@
-//! Read models in a SQLite file, which several processes may share.
+//! Read models in SQLite files, which several processes may share: the catalogue, and one file for each
+//! generation.
 //!
 //! One connection writes: each batch is one transaction with the checkpoint in it, so there is no half
 //! written batch. A few connections read, each query from one snapshot; in WAL mode they and the writer
 //! do not wait for each other. Every call runs on a blocking thread and is never stopped midway.
 
 mod apply;
+mod catalogue;
+mod lease;
 mod queries;
 mod snapshot;
 
@@ -17,9 +20,10 @@ use events::{MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::Semaphore;
 
+pub use self::catalogue::SqliteCatalogue;
 use crate::{
-    Batch, Checkpoint, DeadLetter, MessageRow, Page, ReadModelError, ReadModels, RecentRow,
-    RoomDeletion, RoomRow, Snapshot, UserRow,
+    Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, Projection, ReadModelError,
+    ReadModels, RecentRow, RoomDeletion, RoomRow, Snapshot, UserRow,
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
@@ -34,7 +38,7 @@ const READERS: usize = 4;
 /// Prepared statements kept per connection: more than there are.
 const STATEMENTS: usize = 64;
 
-/// Read models in a SQLite file.
+/// A generation of the read models in a SQLite file.
 pub struct SqliteReadModels {
     file: Arc<File>,
     reading: Arc<Semaphore>,
@@ -128,6 +132,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn open_writer(path: &Path) -> Result<Connection, ReadModelError> {
+    let mut connection = open_shared(path)?;
+    create_tables(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens a file to write to, which other processes may do as well; creates it if it is missing.
+fn open_shared(path: &Path) -> Result<Connection, ReadModelError> {
     let unusable = |error: rusqlite::Error| match failure(error) {
         ReadModelError::Unavailable(reason) | ReadModelError::Refused(reason) => {
             ReadModelError::Unusable(format!("{}: {reason}", path.display()))
@@ -135,11 +146,12 @@ fn open_writer(path: &Path) -> Result<Connection, ReadModelError> {
         ReadModelError::Unusable(reason) => {
             ReadModelError::Unusable(format!("{}: {reason}", path.display()))
         }
+        other @ (ReadModelError::BeingBuilt | ReadModelError::Overtaken) => other,
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(unusable)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(unusable)?;
     configure(&connection).map_err(unusable)?;
     // SQLite does not wait by itself for a lock that the change to WAL needs.
     let deadline = Instant::now() + BUSY_TIMEOUT;
@@ -153,7 +165,6 @@ fn open_writer(path: &Path) -> Result<Connection, ReadModelError> {
             Err(error) => return Err(unusable(error)),
         }
     }
-    create_tables(&mut connection)?;
     Ok(connection)
 }
 
@@ -179,33 +190,44 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn create_tables(connection: &mut Connection) -> Result<(), ReadModelError> {
+    create_schema(
+        connection,
+        SCHEMA_VERSION,
+        include_str!("sqlite/schema.sql"),
+    )
+}
+
+/// Creates the tables that `sql` describes in a file that has none, and makes sure that a file that has
+/// some has these: `version` is what `sql` sets as `user_version`.
+fn create_schema(
+    connection: &mut Connection,
+    version: i64,
+    sql: &str,
+) -> Result<(), ReadModelError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failure)?;
-    let version: i64 = transaction
+    let found: i64 = transaction
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(failure)?;
-    match version {
-        SCHEMA_VERSION => return Ok(()),
-        0 => {}
-        newer => {
-            return Err(ReadModelError::Unusable(format!(
-                "the file has schema version {newer} and this program knows {SCHEMA_VERSION}: use the \
-                 program that wrote it, or another file"
-            )));
-        }
+    if found == version {
+        return Ok(());
     }
     let tables: i64 = transaction
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(failure)?;
+    if found != 0 {
+        return Err(ReadModelError::Unusable(format!(
+            "the file has schema version {found} where this program expects {version}: use the program that \
+             wrote it, or another file, which will be filled from the log"
+        )));
+    }
     if tables > 0 {
         return Err(ReadModelError::Unusable(
             "the file holds another program's tables: use another file".to_owned(),
         ));
     }
-    transaction
-        .execute_batch(include_str!("sqlite/schema.sql"))
-        .map_err(failure)?;
+    transaction.execute_batch(sql).map_err(failure)?;
     transaction.commit().map_err(failure)
 }
 
@@ -235,13 +257,24 @@ fn failure(error: rusqlite::Error) -> ReadModelError {
 }
 
 #[async_trait]
-impl ReadModels for SqliteReadModels {
+impl Projection for SqliteReadModels {
     async fn prepare(&self) -> Result<(), ReadModelError> {
         self.write(create_tables).await
     }
 
-    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError> {
-        self.read(queries::checkpoint).await
+    async fn lease(&self) -> Result<Lease, ReadModelError> {
+        self.read(lease::lease).await
+    }
+
+    async fn take_lease(&self, seen: Fence, holder: &str) -> Result<Option<Fence>, ReadModelError> {
+        let holder = holder.to_owned();
+        self.write(move |connection| lease::take(connection, seen, &holder).map_err(failure))
+            .await
+    }
+
+    async fn release_lease(&self, fence: Fence) -> Result<(), ReadModelError> {
+        self.write(move |connection| lease::release(connection, fence).map_err(failure))
+            .await
     }
 
     async fn apply(&self, batch: &Batch) -> Result<(), ReadModelError> {
@@ -250,14 +283,35 @@ impl ReadModels for SqliteReadModels {
             .await
     }
 
-    async fn heartbeat(&self) -> Result<(), ReadModelError> {
-        self.write(|connection| apply::heartbeat(connection).map_err(failure))
+    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError> {
+        self.write(move |connection| apply::heartbeat(connection, fence))
             .await
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {
         let letter = letter.clone();
         self.write(move |connection| apply::set_aside(connection, &letter).map_err(failure))
+            .await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
+        let snapshot = snapshot::SqliteSnapshot::begin(self.file.path.clone()).await?;
+        Ok(Box::new(snapshot))
+    }
+}
+
+#[async_trait]
+impl ReadModels for SqliteReadModels {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError> {
+        self.read(queries::checkpoint).await
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, ReadModelError> {
+        self.read(move |snapshot| queries::dead_letters(snapshot, after, limit))
             .await
     }
 
@@ -318,10 +372,5 @@ impl ReadModels for SqliteReadModels {
     ) -> Result<Option<Position>, ReadModelError> {
         self.read(move |snapshot| queries::position_of_key(snapshot, deduplication_id))
             .await
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
-        let snapshot = snapshot::SqliteSnapshot::begin(self.file.path.clone()).await?;
-        Ok(Box::new(snapshot))
     }
 }

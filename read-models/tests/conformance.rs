@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use read_models::testing::TestDatabase;
 use read_models::{
-    Batch, COUNT_CAP, DeadLetter, Entry, MongoReadModels, Page, PageStart, ReadModelError,
-    ReadModels, SqliteReadModels,
+    Batch, COUNT_CAP, DeadLetter, Entry, Fence, MongoReadModels, Page, PageStart, Projection,
+    ReadModelError, ReadModels, SqliteReadModels,
 };
 use support::compare::compare;
 use support::history::{self, History, room, user};
@@ -36,7 +36,7 @@ impl Stack {
         std::iter::once(sqlite).chain(mongo).collect()
     }
 
-    async fn open(&self) -> Arc<dyn ReadModels> {
+    async fn open(&self) -> Arc<dyn Projection> {
         match self {
             Self::Sqlite(directory) => {
                 let path = directory.path().join("read.db");
@@ -54,7 +54,7 @@ impl Stack {
 }
 
 /// Runs a test on every stack.
-fn on_every_stack(test: impl AsyncFn(&Stack, Arc<dyn ReadModels>)) {
+fn on_every_stack(test: impl AsyncFn(&Stack, Arc<dyn Projection>)) {
     let runtime = Runtime::new().unwrap();
     for stack in Stack::all() {
         runtime.block_on(async {
@@ -75,10 +75,11 @@ fn batch(entries: &[Entry], up_to: Position) -> Batch {
         incarnation: incarnation(),
         entries: entries.to_vec(),
         up_to,
+        fence: Fence::default(),
     }
 }
 
-async fn apply_all(read_models: &dyn ReadModels, history: &History) {
+async fn apply_all(read_models: &dyn Projection, history: &History) {
     let all = batch(&history.entries, history.last());
     read_models.apply(&all).await.unwrap();
 }
@@ -97,7 +98,7 @@ fn nothing_prepared_is_nothing_found() {
             assert_eq!(read_models.checkpoint().await.unwrap(), None);
             compare(read_models.as_ref(), &[], false).await;
             assert_eq!(read_models.dead_letter_count().await.unwrap(), 0);
-            read_models.heartbeat().await.unwrap();
+            read_models.heartbeat(Fence::default()).await.unwrap();
             assert_eq!(read_models.checkpoint().await.unwrap(), None);
             stack.remove().await;
         });
@@ -131,7 +132,7 @@ fn the_checkpoint_goes_forward_only_and_belongs_to_one_log() {
         let claimed = read_models.checkpoint().await.unwrap().unwrap();
         assert_eq!(claimed.position, Position::ZERO);
         assert_eq!(claimed.incarnation, incarnation());
-        read_models.heartbeat().await.unwrap();
+        read_models.heartbeat(Fence::default()).await.unwrap();
         let beaten = read_models.checkpoint().await.unwrap().unwrap();
         assert!(beaten.heartbeat > claimed.heartbeat);
 
@@ -338,7 +339,7 @@ fn part(history: &History, start: usize, end: usize) -> Batch {
 }
 
 async fn deliver(
-    read_models: &dyn ReadModels,
+    read_models: &dyn Projection,
     history: &History,
     delivery: &Delivery,
     cut_off: impl AsyncFn(&Batch, usize),
@@ -483,9 +484,9 @@ fn a_write_cut_off_at_any_phase_is_completed_by_the_next() {
             assert_eq!(checkpoint.position, Position::ZERO, "phase {phase}");
             // As if the phase's own writes had not all come through: the first is missing.
             let written: &[&str] = match phase {
-                1 => &["users", "rooms", "keys"],
-                2 => &["messages"],
-                3 => &["marks"],
+                1 => &["g1_users", "g1_rooms", "g1_keys"],
+                2 => &["g1_messages"],
+                3 => &["g1_marks"],
                 _ => &[],
             };
             let server = database.connect().await.unwrap();
@@ -562,7 +563,7 @@ fn a_projector_that_was_overtaken_changes_nothing() {
             compare(&leader, &history.entries, false).await;
             // Not even out of sight is anything left of the deleted room.
             let messages = database.connect().await.unwrap();
-            let messages = messages.collection::<Document>("messages");
+            let messages = messages.collection::<Document>("g1_messages");
             let of_room = doc! { "room": room(1, 0).to_string() };
             assert_eq!(
                 messages.count_documents(of_room).await.unwrap(),
@@ -579,7 +580,7 @@ fn two_projectors_at_once_write_the_same_as_one() {
     on_every_stack(async |stack, first| {
         let history = eventful();
         let second = stack.open().await;
-        let run = async |read_models: Arc<dyn ReadModels>, step: usize| {
+        let run = async |read_models: Arc<dyn Projection>, step: usize| {
             let total = history.entries.len();
             for start in (0..total).step_by(step) {
                 let batch = part(&history, start, (start + step).min(total));

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use event_log::Incarnation;
 use events::Position;
-use read_models::{Batch, Checkpoint, Progress, ReadModels, SqliteReadModels};
+use read_models::{Batch, Checkpoint, Fence, Progress, Projection, SqliteReadModels};
 use tokio::time::{Instant, advance, sleep};
 use tokio_util::sync::CancellationToken;
 
-async fn open(directory: &Path) -> Arc<dyn ReadModels> {
+async fn open(directory: &Path) -> Arc<dyn Projection> {
     let path = directory.join("read.db");
     Arc::new(SqliteReadModels::open(&path).await.unwrap())
 }
@@ -22,6 +22,7 @@ fn batch(up_to: u64) -> Batch {
         incarnation: Incarnation("the log".to_owned()),
         entries: Vec::new(),
         up_to: Position::new(up_to),
+        fence: Fence::default(),
     }
 }
 
@@ -107,14 +108,14 @@ async fn a_heartbeat_that_stands_still_means_that_the_projector_is_down() {
     let directory = tempfile::tempdir().unwrap();
     let read_models = open(directory.path()).await;
     read_models.apply(&batch(1)).await.unwrap();
-    let progress = Progress::start(Arc::clone(&read_models), CancellationToken::new());
+    let progress = Progress::start(read_models.clone(), CancellationToken::new());
     assert!(
         progress
             .wait_for(Position::new(1), Duration::from_secs(10))
             .await
     );
     for _ in 0..5 {
-        read_models.heartbeat().await.unwrap();
+        read_models.heartbeat(Fence::default()).await.unwrap();
         let beat = read_models.checkpoint().await.unwrap();
         until(|| progress.checkpoint() == beat).await;
         assert!(!progress.projector_is_down());

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use event_log::EventLog;
 use nix::sys::signal::Signal;
-use read_models::ReadModels;
+use read_models::Catalogue;
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -448,11 +448,11 @@ impl Stack {
             .unwrap_or_else(|error| panic!("can't open {}: {error}", self.log_url))
     }
 
-    /// The read models of this Hansard, opened by the test itself as by one more process.
+    /// The generations of this Hansard's read models, opened by the test itself as by one more process.
     ///
     /// # Panics
     /// They can't be opened.
-    pub async fn open_read_models(&self) -> Arc<dyn ReadModels> {
+    pub async fn open_catalogue(&self) -> Arc<dyn Catalogue> {
         let url = self
             .read_models_url
             .parse()

@@ -1,6 +1,10 @@
 //! What every scenario ends with: what is stored in the read models is what the log gives.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use read_models::{Live, ReadModels};
+use tokio_util::sync::CancellationToken;
 
 use crate::stack::{Service, Stack};
 use crate::wait::eventually;
@@ -25,16 +29,20 @@ pub(crate) async fn verified(mut stack: Stack) {
         );
     }
     let log = stack.open_log().await;
-    let read_models = stack.open_read_models().await;
+    let catalogue = stack.open_catalogue().await;
+    let read_models = Live::new(Arc::clone(&catalogue));
     eventually("everything has been projected", CATCHING_UP, || async {
         let last = log.tail().await.ok()?.last;
         let checkpoint = read_models.checkpoint().await.ok()??;
         (checkpoint.position >= last).then_some(())
     })
     .await;
-    let options = verify::Options::default();
-    let report = verify::read_models(log.as_ref(), read_models.as_ref(), &options).await;
-    let report = report.unwrap_or_else(|error| panic!("can't verify the read models: {error}"));
+    let (options, stop) = (verify::Options::default(), CancellationToken::new());
+    let report =
+        projector::verify_generation(&log, catalogue.as_ref(), None, "the test", &options, &stop);
+    let report = report
+        .await
+        .unwrap_or_else(|error| panic!("can't verify the read models: {error}"));
     assert!(
         report.is_equal(),
         "the read models are not what the log gives:\n{report}"

@@ -53,8 +53,8 @@ async fn read_models_are_verified_while_they_are_used(stack: Stack) {
         payload: Vec::new(),
         reason: "for this test".to_owned(),
     };
-    let read_models = stack.open_read_models().await;
-    read_models.set_aside(&letter).await.unwrap();
+    let live = stack.open_catalogue().await.open(1).await.unwrap();
+    live.set_aside(&letter).await.unwrap();
     let (code, told, errors) = outcome(stack.hansard(&["verify", "read-models"]));
     assert_eq!(code, Some(1), "{told}{errors}");
     let expected = format!("message {doomed}: is stored, but the log gives none");

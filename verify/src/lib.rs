@@ -11,24 +11,16 @@ mod keys;
 mod report;
 
 use std::collections::{BTreeSet, HashSet};
-use std::time::Duration;
 
 use event_log::{EventLog, Filter, Incarnation, LogError, Recorded, Tail};
 use events::{DecodeError, Envelope, Position};
 use futures::StreamExt;
-use read_models::{Checkpoint, ReadModelError, ReadModels, Snapshot};
-use tokio::time::Instant;
+use read_models::{Checkpoint, ReadModelError, Snapshot};
 
 pub use crate::report::{Counts, Difference, Kind, Report};
 
 use crate::fold::{Fold, Shard};
 use crate::keys::Keys;
-
-/// How long to wait for a moment at which no batch is being written.
-const SETTLING: Duration = Duration::from_secs(30);
-
-/// How soon to look again.
-const SETTLING_STEP: Duration = Duration::from_millis(10);
 
 /// How many dead letters are read at a time.
 const PAGE: u32 = 1_000;
@@ -79,12 +71,6 @@ pub enum VerifyError {
         /// The position up to which events were projected.
         checkpoint: Position,
     },
-    /// Batches were being written all the time.
-    #[error(
-        "the projection did not catch up with the log for a moment within {SETTLING:?}: try again when \
-         there is less to project"
-    )]
-    Unsettled,
     /// The log can't be read.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -93,17 +79,20 @@ pub enum VerifyError {
     ReadModels(#[from] ReadModelError),
 }
 
-/// Compares what is stored in the read models with the log up to their checkpoint.
+/// Compares what is stored, which is the log up to the snapshot's checkpoint and nothing of what comes after,
+/// with the log.
 ///
 /// # Errors
 /// A [`VerifyError`]: it could not be done.
-pub async fn read_models(
+pub async fn snapshot(
     log: &dyn EventLog,
-    read_models: &dyn ReadModels,
+    snapshot: &mut dyn Snapshot,
     options: &Options<'_>,
 ) -> Result<Report, VerifyError> {
-    let (mut snapshot, tail) = settled_snapshot(log, read_models).await?;
-    let snapshot = snapshot.as_mut();
+    let tail = log.tail().await?;
+    if let Some(checkpoint) = snapshot.checkpoint() {
+        check_history(&tail, checkpoint)?;
+    }
     let up_to = place(snapshot.checkpoint());
     let mut report = Report::new(up_to, tail.last, options.listed);
     let shards = up_to.get().div_ceil(options.at_once.max(1)).max(1);
@@ -156,34 +145,6 @@ pub async fn read_models(
     }
     snapshot.finish().await?;
     Ok(report)
-}
-
-/// A snapshot that holds the log up to its checkpoint and nothing of what comes after, and where the log
-/// ended then.
-///
-/// Where batches are not written at once, this is a moment at which the log had nothing more to project.
-async fn settled_snapshot(
-    log: &dyn EventLog,
-    read_models: &dyn ReadModels,
-) -> Result<(Box<dyn Snapshot>, Tail), VerifyError> {
-    let deadline = Instant::now() + SETTLING;
-    loop {
-        let snapshot = read_models.snapshot().await?;
-        // Asked for afterwards: what it has not got by now was not being written before.
-        let tail = log.tail().await?;
-        let checkpoint = snapshot.checkpoint();
-        if let Some(checkpoint) = checkpoint {
-            check_history(&tail, checkpoint)?;
-        }
-        let nothing_begun = checkpoint.is_none();
-        if snapshot.is_whole() || nothing_begun || place(checkpoint) == tail.last {
-            return Ok((snapshot, tail));
-        }
-        if Instant::now() >= deadline {
-            return Err(VerifyError::Unsettled);
-        }
-        tokio::time::sleep(SETTLING_STEP).await;
-    }
 }
 
 fn place(checkpoint: Option<&Checkpoint>) -> Position {

@@ -12,10 +12,10 @@ use std::time::Duration;
 use events::Position;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use read_models::{Batch, COUNT_CAP, MessageRow, MongoReadModels, Page, PageStart, ReadModels};
+use read_models::{Batch, COUNT_CAP, MessageRow, MongoReadModels, Page, PageStart, Projection};
 use support::compare::compare;
 use support::history::{self, History, USERS};
-use support::record::{Record, incarnation};
+use support::record::{Record, compared, incarnation};
 use support::{Store, batch};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -72,7 +72,7 @@ impl Course {
     }
 }
 
-async fn project(read_models: &dyn ReadModels, batches: &[Batch]) {
+async fn project(read_models: &dyn Projection, batches: &[Batch]) {
     for batch in batches {
         read_models.apply(batch).await.unwrap();
         tokio::task::yield_now().await;
@@ -80,7 +80,7 @@ async fn project(read_models: &dyn ReadModels, batches: &[Batch]) {
 }
 
 /// Asks as clients do until `done`: whatever has been written by then, no answer contradicts itself.
-async fn query(read_models: &dyn ReadModels, mut done: watch::Receiver<bool>) {
+async fn query(read_models: &dyn Projection, mut done: watch::Receiver<bool>) {
     let page = Page {
         start: PageStart::Number(0),
         limit: 100,
@@ -119,7 +119,7 @@ fn assert_sound(message: &MessageRow) {
 }
 
 /// Tells those who query when those who project are done.
-async fn with_queries(read_models: &dyn ReadModels, projecting: impl Future<Output = ()>) {
+async fn with_queries(read_models: &dyn Projection, projecting: impl Future<Output = ()>) {
     let (done, is_done) = watch::channel(false);
     let projecting = async {
         projecting.await;
@@ -148,8 +148,7 @@ fn projectors_at_once_on_sqlite() {
                         let verifying = async {
                             for _ in 0..3 {
                                 let options = Options::default();
-                                let report =
-                                    verify::read_models(&record, reader.as_ref(), &options);
+                                let report = compared(&record, reader.as_ref(), &options);
                                 let report = report.await.unwrap();
                                 assert!(report.is_equal(), "{report}");
                             }
@@ -252,7 +251,7 @@ fn projectors_at_once_on_mongodb_one_of_them_overtaken() {
 async fn overtake(
     store: &Store,
     pause: &Pause,
-    leader: &dyn ReadModels,
+    leader: &dyn Projection,
     leading: &[Batch],
     stale: &[Batch],
 ) {

@@ -6,9 +6,9 @@ mod support;
 use events::Position;
 use mongodb::bson::{Document, doc};
 use proptest::test_runner::{Config, TestRunner};
-use read_models::{Batch, Checksums, DeadLetter, ReadModels};
+use read_models::{Batch, Checksums, DeadLetter, Projection};
 use support::history::{self, History, room, user};
-use support::record::{Record, incarnation, verified};
+use support::record::{Record, compared, incarnation, verified};
 use support::{Store, batch, removal};
 use tokio::runtime::Runtime;
 use verify::{Kind, Options, VerifyError};
@@ -347,7 +347,7 @@ fn everything_that_can_be_wrong() -> Vec<Wrong> {
     ]
 }
 
-async fn checksums(read_models: &dyn ReadModels) -> Checksums {
+async fn checksums(read_models: &dyn Projection) -> Checksums {
     let mut snapshot = read_models.snapshot().await.unwrap();
     Checksums::of(snapshot.as_mut()).await.unwrap()
 }
@@ -433,7 +433,7 @@ fn only_so_many_differences_are_listed_and_all_are_counted() {
             ..Options::default()
         };
         let record = Record::of(&history.entries);
-        let report = verify::read_models(&record, read_models.as_ref(), &options)
+        let report = compared(&record, read_models.as_ref(), &options)
             .await
             .unwrap();
         assert_eq!(report.differences.len(), 3);
@@ -443,7 +443,7 @@ fn only_so_many_differences_are_listed_and_all_are_counted() {
         // What is not projected yet is no difference.
         history.create(0);
         let record = Record::of(&history.entries);
-        let later = verify::read_models(&record, read_models.as_ref(), &options)
+        let later = compared(&record, read_models.as_ref(), &options)
             .await
             .unwrap();
         assert_eq!(later.differing, report.differing);
@@ -452,7 +452,7 @@ fn only_so_many_differences_are_listed_and_all_are_counted() {
 }
 
 /// An event that stands at this position and was set aside.
-async fn set_aside(read_models: &dyn ReadModels, position: u64) {
+async fn set_aside(read_models: &dyn Projection, position: u64) {
     let letter = DeadLetter {
         position: Position::new(position),
         subject: "chat.user.x".to_owned(),
@@ -549,7 +549,7 @@ fn another_log_or_one_that_lost_its_tail_can_not_be_compared_with() {
         let history = told();
         let read_models = store.filled(&history).await;
         let shorter = Record::of(&history.entries[..5]);
-        let error = verify::read_models(&shorter, read_models.as_ref(), &Options::default()).await;
+        let error = compared(&shorter, read_models.as_ref(), &Options::default()).await;
         let error = error.unwrap_err();
         assert!(matches!(error, VerifyError::LogEndsEarly { .. }), "{error}");
 
@@ -561,7 +561,7 @@ fn another_log_or_one_that_lost_its_tail_can_not_be_compared_with() {
         };
         read_models.apply(&foreign).await.unwrap();
         let record = Record::of(&history.entries);
-        let error = verify::read_models(&record, read_models.as_ref(), &Options::default()).await;
+        let error = compared(&record, read_models.as_ref(), &Options::default()).await;
         let error = error.unwrap_err();
         assert!(matches!(error, VerifyError::OtherLog { .. }), "{error}");
         assert!(error.to_string().contains(&incarnation().0), "{error}");
@@ -569,7 +569,7 @@ fn another_log_or_one_that_lost_its_tail_can_not_be_compared_with() {
 }
 
 /// Everything that a snapshot holds, read in pages of this size.
-async fn all_rows(read_models: &dyn ReadModels, limit: u32) -> Vec<String> {
+async fn all_rows(read_models: &dyn Projection, limit: u32) -> Vec<String> {
     let mut snapshot = read_models.snapshot().await.unwrap();
     let mut rows = vec![format!("{:?}", snapshot.checkpoint().map(|it| it.position))];
     macro_rules! read {

@@ -17,8 +17,9 @@ use events::{
 use futures::StreamExt;
 use projector::{Options, Status};
 use read_models::{
-    Batch, Checkpoint, DeadLetter, MessageRow, Page, PageStart, ReadModelError, ReadModels,
-    RecentRow, RoomDeletion, RoomRow, Snapshot, SqliteReadModels, UserRow,
+    Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, Lease, MessageRow,
+    Page, PageStart, Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow,
+    Snapshot, SqliteReadModels, State, UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -125,16 +126,80 @@ impl Models {
     }
 }
 
+/// A catalogue with the models as its only generation.
+pub struct Only(pub Arc<Models>);
+
 #[async_trait]
-impl ReadModels for Models {
+impl Catalogue for Only {
+    fn schema(&self) -> u32 {
+        1
+    }
+
+    async fn prepare(&self) -> Result<(), ReadModelError> {
+        self.0.reached()
+    }
+
+    async fn generations(&self) -> Result<Generations, ReadModelError> {
+        self.0.reached()?;
+        let only = Generation {
+            number: 1,
+            schema: 1,
+            state: State::Live,
+            note: None,
+        };
+        Ok(Generations {
+            last: 1,
+            all: vec![only],
+        })
+    }
+
+    async fn add(&self, _: u32, _: State) -> Result<Option<Generation>, ReadModelError> {
+        unreachable!("there is one")
+    }
+
+    async fn change(
+        &self,
+        _: u32,
+        _: State,
+        _: State,
+        _: Option<&str>,
+    ) -> Result<bool, ReadModelError> {
+        unreachable!("there is no other")
+    }
+
+    async fn heartbeat(&self, _: u32) -> Result<Option<u64>, ReadModelError> {
+        unreachable!("there is no other")
+    }
+
+    async fn remove(&self, _: u32) -> Result<(), ReadModelError> {
+        unreachable!("there is no other")
+    }
+
+    async fn open(&self, _: u32) -> Result<Arc<dyn Projection>, ReadModelError> {
+        Ok(self.0.clone())
+    }
+}
+
+#[async_trait]
+impl Projection for Models {
+    async fn lease(&self) -> Result<Lease, ReadModelError> {
+        self.reached()?;
+        self.inner.lease().await
+    }
+
+    async fn take_lease(&self, seen: Fence, holder: &str) -> Result<Option<Fence>, ReadModelError> {
+        self.reached()?;
+        self.inner.take_lease(seen, holder).await
+    }
+
+    async fn release_lease(&self, fence: Fence) -> Result<(), ReadModelError> {
+        self.reached()?;
+        self.inner.release_lease(fence).await
+    }
+
     async fn prepare(&self) -> Result<(), ReadModelError> {
         self.reached()?;
         self.inner.prepare().await
-    }
-
-    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError> {
-        self.reached()?;
-        self.inner.checkpoint().await
     }
 
     async fn apply(&self, batch: &Batch) -> Result<(), ReadModelError> {
@@ -156,9 +221,9 @@ impl ReadModels for Models {
         Ok(())
     }
 
-    async fn heartbeat(&self) -> Result<(), ReadModelError> {
+    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError> {
         self.reached()?;
-        self.inner.heartbeat().await
+        self.inner.heartbeat(fence).await
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {
@@ -169,6 +234,22 @@ impl ReadModels for Models {
         self.inner.set_aside(letter).await?;
         self.letters.lock().unwrap().push(letter.clone());
         Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+}
+
+#[async_trait]
+impl ReadModels for Models {
+    async fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadModelError> {
+        self.reached()?;
+        self.inner.checkpoint().await
+    }
+
+    async fn dead_letters(&self, _: Position, _: u32) -> Result<Vec<DeadLetter>, ReadModelError> {
+        unreachable!("projectors don't query")
     }
 
     async fn dead_letter_count(&self) -> Result<u64, ReadModelError> {
@@ -209,10 +290,6 @@ impl ReadModels for Models {
     }
 
     async fn position_of_key(&self, _: Uuid) -> Result<Option<Position>, ReadModelError> {
-        unreachable!("projectors don't query")
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
         unreachable!("projectors don't query")
     }
 }
@@ -377,7 +454,9 @@ impl Projector {
         let status = Status::default();
         let options = Options {
             log: log.clone(),
-            read_models: models.clone(),
+            catalogue: Arc::new(Only(models.clone())),
+            name: "the projector".to_owned(),
+            only: None,
             progress: None,
             status: status.clone(),
             drain,

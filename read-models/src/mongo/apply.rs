@@ -14,13 +14,13 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::documents::{
-    CHECKPOINT, CheckpointDocument, DeadLetterDocument, KeyDocument, MarkDocument, MessageDocument,
+    CheckpointDocument, DeadLetterDocument, KeyDocument, MarkDocument, MessageDocument,
     RoomDocument,
 };
 use super::plan::{self, Known, Plan, Reading, RoomDeletionAt, Touched, UserDeletion, plan};
-use super::{MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault, hint, insert};
+use super::{MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault, hint, insert, lease};
 use crate::rows::sequence;
-use crate::{Batch, DeadLetter, Entry, ReadModelError};
+use crate::{Batch, DeadLetter, Entry, Fence, ReadModelError};
 
 /// Messages are inserted in this many parts side by side, each room in one of them.
 const SHARDS: usize = 4;
@@ -31,7 +31,7 @@ const WORTH_SHARDING: usize = 200;
 /// Statements in one `update` command.
 const STATEMENTS: usize = 500;
 
-/// A moment in [`crate::ReadModels::apply`], after the writes that it is named for.
+/// A moment in [`crate::Projection::apply`], after the writes that it is named for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Nothing has been written; the batch has been planned.
@@ -117,34 +117,47 @@ impl Store {
         Ok(())
     }
 
-    /// The checkpoint's position, after making sure that it is this log's. The first batch of all creates
-    /// it, so that two logs can't both begin to write.
+    /// The checkpoint's position, after making sure that it is this log's and that nobody has taken over.
+    /// The first batch of all claims it for its log, so that two logs can't both begin to write.
     async fn claim(&self, batch: &Batch) -> Result<i64, ReadModelError> {
-        let find = || self.checkpoints.find_one(doc! { "_id": CHECKPOINT });
-        let mut found = find().await.map_err(failure)?;
-        if found.is_none() {
-            let first = CheckpointDocument {
-                id: CHECKPOINT.to_owned(),
-                position: 0,
-                incarnation: batch.incarnation.0.clone(),
-                heartbeat: 1,
-            };
-            insert(&self.checkpoints, vec![first]).await?;
-            found = find().await.map_err(failure)?;
+        let found = self.claimed().await?;
+        if found.as_ref().is_none_or(|it| it.incarnation.is_none()) {
+            let unclaimed = CheckpointDocument::unclaimed(self.number);
+            insert(&self.checkpoints, vec![unclaimed]).await?;
+            self.checkpoints
+                .update_one(
+                    doc! { "_id": self.number, "incarnation": null },
+                    doc! { "$set": { "incarnation": &batch.incarnation.0, "heartbeat": 1_i64 } },
+                )
+                .await
+                .map_err(failure)?;
         }
+        let found = match found.filter(|it| it.incarnation.is_some()) {
+            Some(found) => Some(found),
+            None => self.claimed().await?,
+        };
         match found {
             None => Err(ReadModelError::Unavailable(
                 "the checkpoint has just been removed".to_owned(),
             )),
-            Some(found) if found.incarnation != batch.incarnation.0 => {
+            Some(found) if found.incarnation.as_ref() != Some(&batch.incarnation.0) => {
                 Err(ReadModelError::Unusable(format!(
                     "they were made from the log {:?} and the events come from the log {:?}: rebuild \
                      them, or use the log that they belong to",
-                    found.incarnation, batch.incarnation.0
+                    found.incarnation.unwrap_or_default(),
+                    batch.incarnation.0
                 )))
+            }
+            Some(found) if found.fence > lease::stored(batch.fence) => {
+                Err(ReadModelError::Overtaken)
             }
             Some(found) => Ok(found.position),
         }
+    }
+
+    async fn claimed(&self) -> Result<Option<CheckpointDocument>, ReadModelError> {
+        let found = self.checkpoints.find_one(doc! { "_id": self.number });
+        found.await.map_err(failure)
     }
 
     /// Everything but the checkpoint.
@@ -189,8 +202,8 @@ impl Store {
             .collect();
         let user_deletions = user_deletions.into_iter().map(delete_user).collect();
         let (messages, users, marks) = futures::join!(
-            self.update("messages", message_deletions),
-            self.update("users", user_deletions),
+            self.update(self.messages.name(), message_deletions),
+            self.update(self.users.name(), user_deletions),
             self.insert_marks(&reads, &touched, first),
         );
         messages.and(users).and(marks)?;
@@ -405,7 +418,7 @@ impl Store {
         });
         let statements = each(statements.collect()).await?;
         let expected = statements.len();
-        let matched = self.update("rooms", statements).await?;
+        let matched = self.update(self.rooms.name(), statements).await?;
         if matched < expected {
             // Either this is an attempt at a batch that has been written before, or a projector that was
             // overtaken and may have put messages back into a room that has been deleted.
@@ -425,28 +438,45 @@ impl Store {
     /// Moves the checkpoint forward. A projector that was overtaken moves nothing.
     async fn advance(&self, batch: &Batch) -> Result<(), ReadModelError> {
         let end = sequence(batch.up_to);
-        self.checkpoints
+        let fence = lease::stored(batch.fence);
+        let moved = self
+            .checkpoints
             .update_one(
                 doc! {
-                    "_id": CHECKPOINT,
+                    "_id": self.number,
                     "incarnation": &batch.incarnation.0,
+                    "fence": fence,
                     "position": { "$lt": end },
                 },
                 doc! { "$set": { "position": end }, "$inc": { "heartbeat": 1_i64 } },
             )
             .await
             .map_err(failure)?;
+        if moved.matched_count == 0
+            && let Some(found) = self.claimed().await?
+            && found.fence > fence
+        {
+            return Err(ReadModelError::Overtaken);
+        }
         Ok(())
     }
 
-    pub(super) async fn heartbeat(self) -> Result<(), ReadModelError> {
-        self.checkpoints
+    pub(super) async fn heartbeat(self, fence: Fence) -> Result<(), ReadModelError> {
+        let fence = lease::stored(fence);
+        let beaten = self
+            .checkpoints
             .update_one(
-                doc! { "_id": CHECKPOINT },
+                doc! { "_id": self.number, "fence": fence },
                 doc! { "$inc": { "heartbeat": 1_i64 } },
             )
             .await
             .map_err(failure)?;
+        if beaten.matched_count == 0
+            && let Some(found) = self.claimed().await?
+            && found.fence > fence
+        {
+            return Err(ReadModelError::Overtaken);
+        }
         Ok(())
     }
 
@@ -478,12 +508,16 @@ impl Store {
                     "update": collection,
                     "updates": statements,
                     "ordered": false,
-                    "writeConcern": &self.write_concern,
+                    "writeConcern": self.connection.write_concern(),
                 }
             })
             .collect();
         let matched = commands.into_iter().map(|command| async move {
-            let reply = self.database.run_command(command).await.map_err(failure)?;
+            let reply = self
+                .database()
+                .run_command(command)
+                .await
+                .map_err(failure)?;
             let reply: UpdateReply = from_document(reply)
                 .map_err(|error| ReadModelError::Unavailable(error.to_string()))?;
             if let Some(error) = reply.write_errors.first() {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::receipts::Mark;
 use crate::rows::position;
-use crate::{Checkpoint, MessageRow, ReadModelError, RoomRow, UserRow};
+use crate::{Checkpoint, DeadLetter, MessageRow, ReadModelError, RoomRow, UserRow};
 
 /// In `users`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,29 +102,37 @@ pub(super) struct DeadLetterDocument {
     pub reason: String,
 }
 
-/// In `checkpoints`, the one with the id [`CHECKPOINT`].
+/// In `checkpoints`, which has one for each generation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct CheckpointDocument {
+    /// The generation's number.
     #[serde(rename = "_id")]
-    pub id: String,
+    pub generation: i64,
     pub position: i64,
-    pub incarnation: String,
+    /// Of the log; not there before the first batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
     pub heartbeat: i64,
+    /// How often the lease was taken.
+    pub fence: i64,
+    /// Who has the lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
 }
 
-/// The id of the only checkpoint.
-pub(super) const CHECKPOINT: &str = "log";
-
-/// In `schema`, the one with the id [`SCHEMA`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct SchemaDocument {
-    #[serde(rename = "_id")]
-    pub id: String,
-    pub version: i64,
+impl CheckpointDocument {
+    /// Of a generation that nobody has written yet.
+    pub(super) fn unclaimed(generation: i64) -> Self {
+        Self {
+            generation,
+            position: 0,
+            incarnation: None,
+            heartbeat: 0,
+            fence: 0,
+            holder: None,
+        }
+    }
 }
-
-/// The id of the only schema version.
-pub(super) const SCHEMA: &str = "schema";
 
 pub(super) fn date(timestamp: Timestamp) -> DateTime {
     DateTime::from_millis(timestamp.as_millis())
@@ -137,12 +145,13 @@ pub(super) fn timestamp(date: DateTime) -> Result<Timestamp, ReadModelError> {
 }
 
 impl CheckpointDocument {
-    pub(super) fn into_checkpoint(self) -> Checkpoint {
-        Checkpoint {
+    /// `None` before the first batch.
+    pub(super) fn into_checkpoint(self) -> Option<Checkpoint> {
+        Some(Checkpoint {
             position: position(self.position),
-            incarnation: Incarnation(self.incarnation),
+            incarnation: Incarnation(self.incarnation?),
             heartbeat: self.heartbeat.unsigned_abs(),
-        }
+        })
     }
 }
 
@@ -157,6 +166,17 @@ impl UserDocument {
             updated_at: timestamp(self.updated_at)?,
             deleted: self.deleted,
         })
+    }
+}
+
+impl DeadLetterDocument {
+    pub(super) fn into_row(self) -> DeadLetter {
+        DeadLetter {
+            position: position(self.position),
+            subject: self.subject,
+            payload: self.payload.bytes,
+            reason: self.reason,
+        }
     }
 }
 

@@ -11,14 +11,15 @@ use uuid::Uuid;
 
 use super::apply::each;
 use super::documents::{
-    CHECKPOINT, CheckpointDocument, MarkDocument, MessageDocument, RoomDocument, UserDocument,
+    CheckpointDocument, DeadLetterDocument, MarkDocument, MessageDocument, RoomDocument,
+    UserDocument,
 };
 use super::{MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, hint};
 use crate::receipts::{self, Mark};
 use crate::rows::{position, sequence};
 use crate::{
-    COUNT_CAP, Checkpoint, MessageRow, Page, PageStart, ReadModelError, RecentRow, RoomDeletion,
-    RoomRow, UserRow,
+    COUNT_CAP, Checkpoint, DeadLetter, MessageRow, Page, PageStart, ReadModelError, RecentRow,
+    RoomDeletion, RoomRow, UserRow,
 };
 
 /// Marks are looked up this many at a time with one command.
@@ -36,9 +37,26 @@ struct RoomPart<'a> {
 
 impl Store {
     pub(super) async fn checkpoint(self) -> Result<Option<Checkpoint>, ReadModelError> {
-        let found = self.checkpoints.find_one(doc! { "_id": CHECKPOINT });
+        let found = self.checkpoints.find_one(doc! { "_id": self.number });
         let found = found.await.map_err(failure)?;
-        Ok(found.map(CheckpointDocument::into_checkpoint))
+        Ok(found.and_then(CheckpointDocument::into_checkpoint))
+    }
+
+    pub(super) async fn dead_letters(
+        self,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, ReadModelError> {
+        let found = self
+            .dead_letters
+            .find(doc! { "_id": { "$gt": sequence(after) } })
+            .sort(doc! { "_id": 1 })
+            .limit(i64::from(limit));
+        let found: Vec<DeadLetterDocument> = collected(found.await).await?;
+        Ok(found
+            .into_iter()
+            .map(DeadLetterDocument::into_row)
+            .collect())
     }
 
     pub(super) async fn dead_letter_count(self) -> Result<u64, ReadModelError> {

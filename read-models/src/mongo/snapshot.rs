@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use super::apply::Interruption;
 use super::documents::{
-    CHECKPOINT, CheckpointDocument, KeyDocument, MarkDocument, MessageDocument, RoomDocument,
-    UserDocument, timestamp,
+    CheckpointDocument, KeyDocument, MarkDocument, MessageDocument, RoomDocument, UserDocument,
+    timestamp,
 };
 use super::queries::{by_others, collected};
 use super::{MESSAGES_OF_AUTHORS, MongoReadModels, Store, WRITE_LIMIT, failure, hint};
@@ -48,7 +48,7 @@ impl MongoSnapshot {
     pub(super) async fn begin(read_models: &MongoReadModels) -> Result<Self, ReadModelError> {
         let read_models = MongoReadModels {
             store: read_models.store.clone(),
-            operations: Arc::clone(&read_models.operations),
+            connection: read_models.connection.clone(),
             interruption: Interruption::none(),
         };
         let (session, checkpoint) = read_models
@@ -85,26 +85,26 @@ impl MongoSnapshot {
 
 impl Session {
     async fn begin(store: &Store) -> Result<Self, ReadModelError> {
-        let hello = store.database.run_command(doc! { "hello": 1 });
+        let hello = store.database().run_command(doc! { "hello": 1 });
         let hello = hello.await.map_err(failure)?;
         let cluster = hello.contains_key("setName") || hello.get_str("msg") == Ok("isdbgrid");
         if !cluster {
             return Ok(Self(None));
         }
-        let client = store.database.client();
+        let client = store.database().client();
         let session = client.start_session().snapshot(true).await;
         Ok(Self(Some(session.map_err(failure)?)))
     }
 
     async fn checkpoint(&mut self, store: &Store) -> Result<Option<Checkpoint>, ReadModelError> {
-        let filter = doc! { "_id": CHECKPOINT };
+        let filter = doc! { "_id": store.number };
         let found = self
             .find::<CheckpointDocument>(&store.checkpoints, filter, doc! { "_id": 1 }, 1)
             .await?;
         Ok(found
             .into_iter()
             .next()
-            .map(CheckpointDocument::into_checkpoint))
+            .and_then(CheckpointDocument::into_checkpoint))
     }
 
     /// The first documents that match, in this order.
@@ -201,9 +201,8 @@ impl Snapshot for MongoSnapshot {
         self.checkpoint.as_ref()
     }
 
-    /// A batch is written in phases.
-    fn is_whole(&self) -> bool {
-        false
+    fn needs_stillness(&self) -> bool {
+        self.standalone
     }
 
     async fn finish(&mut self) -> Result<(), ReadModelError> {

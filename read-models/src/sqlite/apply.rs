@@ -5,15 +5,16 @@ use std::collections::{HashMap, HashSet};
 use events::{Event, MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{failure, queries};
+use super::{failure, lease, queries};
 use crate::rows::{normalised, sequence};
-use crate::{Batch, DeadLetter, Entry, ReadModelError};
+use crate::{Batch, DeadLetter, Entry, Fence, ReadModelError};
 
-/// See [`crate::ReadModels::apply`].
+/// See [`crate::Projection::apply`].
 pub(super) fn apply(connection: &mut Connection, batch: &Batch) -> Result<(), ReadModelError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failure)?;
+    ensure_newest(&transaction, batch.fence)?;
     let checkpoint = queries::checkpoint(&transaction).map_err(failure)?;
     let after = match checkpoint {
         None => None,
@@ -56,15 +57,28 @@ fn fold(
     Ok(())
 }
 
-/// See [`crate::ReadModels::heartbeat`].
-pub(super) fn heartbeat(connection: &Connection) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE checkpoint SET heartbeat = heartbeat + 1")?
-        .execute([])?;
-    Ok(())
+/// That nobody has taken the lease over.
+fn ensure_newest(transaction: &Transaction<'_>, fence: Fence) -> Result<(), ReadModelError> {
+    match lease::lease(transaction).map_err(failure)?.fence > fence {
+        true => Err(ReadModelError::Overtaken),
+        false => Ok(()),
+    }
 }
 
-/// See [`crate::ReadModels::set_aside`].
+/// See [`crate::Projection::heartbeat`].
+pub(super) fn heartbeat(connection: &mut Connection, fence: Fence) -> Result<(), ReadModelError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failure)?;
+    ensure_newest(&transaction, fence)?;
+    transaction
+        .prepare_cached("UPDATE checkpoint SET heartbeat = heartbeat + 1")
+        .and_then(|mut statement| statement.execute([]))
+        .map_err(failure)?;
+    transaction.commit().map_err(failure)
+}
+
+/// See [`crate::Projection::set_aside`].
 pub(super) fn set_aside(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
     connection
         .prepare_cached(

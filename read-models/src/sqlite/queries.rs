@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::receipts::{self, Mark};
 use crate::rows::{position, sequence};
 use crate::{
-    COUNT_CAP, Checkpoint, MessageRow, Page, PageStart, RecentRow, RoomDeletion, RoomRow, UserRow,
+    COUNT_CAP, Checkpoint, DeadLetter, MessageRow, Page, PageStart, RecentRow, RoomDeletion,
+    RoomRow, UserRow,
 };
 
 const USERS: &str = "SELECT id, first_name, last_name, type, created_at, updated_at, deleted
@@ -65,6 +66,9 @@ const ROOM_DELETION: &str =
 
 const KEY: &str = "SELECT position FROM keys WHERE deduplication_id = ?1";
 
+const DEAD_LETTERS: &str = "SELECT position, subject, payload, reason FROM dead_letters
+     WHERE position > ?1 ORDER BY position LIMIT ?2";
+
 /// Every statement whose cost must not grow with the history.
 #[cfg(feature = "testing")]
 const STATEMENTS: &[&str] = &[
@@ -86,6 +90,7 @@ const STATEMENTS: &[&str] = &[
     DELETED_BY,
     ROOM_DELETION,
     KEY,
+    DEAD_LETTERS,
 ];
 
 /// How SQLite goes about each of [`STATEMENTS`].
@@ -114,6 +119,24 @@ pub(super) fn checkpoint(snapshot: &Connection) -> rusqlite::Result<Option<Check
             })
         })
         .optional()
+}
+
+pub(super) fn dead_letters(
+    snapshot: &Connection,
+    after: Position,
+    limit: u32,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    snapshot
+        .prepare_cached(DEAD_LETTERS)?
+        .query_map(params![sequence(after), limit], |row| {
+            Ok(DeadLetter {
+                position: position(row.get(0)?),
+                subject: row.get(1)?,
+                payload: row.get(2)?,
+                reason: row.get(3)?,
+            })
+        })?
+        .collect()
 }
 
 pub(super) fn dead_letter_count(snapshot: &Connection) -> rusqlite::Result<u64> {

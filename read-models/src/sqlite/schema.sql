@@ -1,4 +1,4 @@
--- The read models in SQLite, schema version 1. Ids of users and rooms are their 16 bytes; everything that
+-- A generation of the read models in SQLite, schema version 1. Ids of users and rooms are their 16 bytes; everything that
 -- is a place in the log is its sequence number; times are milliseconds since 1970.
 
 CREATE TABLE checkpoint (
@@ -7,6 +7,14 @@ CREATE TABLE checkpoint (
     incarnation TEXT NOT NULL,
     heartbeat   INTEGER NOT NULL
 ) STRICT;
+
+-- Who may write, and how often that was taken.
+CREATE TABLE lease (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    fence    INTEGER NOT NULL,
+    holder   TEXT
+) STRICT;
+INSERT INTO lease (only_row, fence) VALUES (1, 0);
 
 CREATE TABLE users (
     position   INTEGER PRIMARY KEY, -- of its creation

@@ -129,9 +129,8 @@ impl Snapshot for SqliteSnapshot {
         self.checkpoint.as_ref()
     }
 
-    /// A batch is one transaction.
-    fn is_whole(&self) -> bool {
-        true
+    fn needs_stillness(&self) -> bool {
+        false
     }
 
     async fn finish(&mut self) -> Result<(), ReadModelError> {

@@ -2,7 +2,7 @@
 //! stored verified against the log.
 
 use events::{Envelope, Event, MessageId, Position};
-use read_models::{Entry, Page, PageStart, ReadModels};
+use read_models::{Entry, Page, PageStart, Projection};
 
 use super::history::{self, USERS};
 use super::model::Model;
@@ -28,7 +28,7 @@ fn pages(entries: &[Entry], thorough: bool) -> Vec<Page> {
 }
 
 /// Compares the answers after `entries`. `thorough` puts many more pages to the test.
-pub async fn compare(read_models: &dyn ReadModels, entries: &[Entry], thorough: bool) {
+pub async fn compare(read_models: &dyn Projection, entries: &[Entry], thorough: bool) {
     let mut model = Model::default();
     entries.iter().for_each(|entry| model.apply(entry));
 

@@ -9,8 +9,8 @@ use event_log::{
 };
 use events::{Subject, Timestamp};
 use futures::StreamExt;
-use read_models::{Entry, ReadModels};
-use verify::{Options, Report};
+use read_models::{Entry, Projection};
+use verify::{Options, Report, VerifyError};
 
 /// A log that holds this and gets no more.
 pub struct Record(Vec<Recorded>);
@@ -46,14 +46,24 @@ pub fn incarnation() -> Incarnation {
     Incarnation("the log".to_owned())
 }
 
+/// What the comparison of everything stored, as of now, with the log says.
+pub async fn compared(
+    record: &Record,
+    read_models: &dyn Projection,
+    options: &Options<'_>,
+) -> Result<Report, VerifyError> {
+    let mut snapshot = read_models.snapshot().await.unwrap();
+    verify::snapshot(record, snapshot.as_mut(), options).await
+}
+
 /// Verifies in one shard and in some: it must find the same.
-pub async fn verified(record: &Record, read_models: &dyn ReadModels) -> Report {
-    let once = verify::read_models(record, read_models, &Options::default()).await;
+pub async fn verified(record: &Record, read_models: &dyn Projection) -> Report {
+    let once = compared(record, read_models, &Options::default()).await;
     let few = Options {
         at_once: 20,
         ..Options::default()
     };
-    let sharded = verify::read_models(record, read_models, &few).await;
+    let sharded = compared(record, read_models, &few).await;
     let once = once.unwrap();
     let sharded = sharded.unwrap();
     assert_eq!(once.compared, sharded.compared);
@@ -63,7 +73,7 @@ pub async fn verified(record: &Record, read_models: &dyn ReadModels) -> Report {
 }
 
 /// That what is stored is what these events give.
-pub async fn assert_verified(entries: &[Entry], read_models: &dyn ReadModels) {
+pub async fn assert_verified(entries: &[Entry], read_models: &dyn Projection) {
     let report = verified(&Record::of(entries), read_models).await;
     assert!(report.is_equal(), "{report}");
 }

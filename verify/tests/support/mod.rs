@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, doc};
 use read_models::testing::TestDatabase;
-use read_models::{Batch, Entry, MongoReadModels, ReadModels, SqliteReadModels};
+use read_models::{Batch, Entry, Fence, MongoReadModels, Projection, SqliteReadModels};
 
 use history::History;
 
@@ -41,7 +41,7 @@ impl Store {
             .collect()
     }
 
-    pub async fn open(&self) -> Arc<dyn ReadModels> {
+    pub async fn open(&self) -> Arc<dyn Projection> {
         match self {
             Self::Sqlite(directory) => {
                 let path = directory.path().join("read.db");
@@ -52,7 +52,7 @@ impl Store {
     }
 
     /// With the history in them.
-    pub async fn filled(&self, history: &History) -> Arc<dyn ReadModels> {
+    pub async fn filled(&self, history: &History) -> Arc<dyn Projection> {
         let read_models = self.open().await;
         read_models.prepare().await.unwrap();
         let all = batch(&history.entries, history);
@@ -70,7 +70,8 @@ impl Store {
             }
             Self::Mongo(database) => {
                 let database = database.connect().await.unwrap();
-                let collection = database.collection::<Document>(collection);
+                // Of the first generation.
+                let collection = database.collection::<Document>(&format!("g1_{collection}"));
                 if update.is_empty() {
                     let removed = collection.delete_one(filter.clone()).await.unwrap();
                     assert_eq!(removed.deleted_count, 1, "{filter}");
@@ -101,6 +102,7 @@ pub fn batch(entries: &[Entry], history: &History) -> Batch {
         incarnation: record::incarnation(),
         entries: entries.to_vec(),
         up_to: history.last(),
+        fence: Fence::default(),
     }
 }
 

@@ -1024,3 +1024,106 @@ fn time_until(time: Timestamp) -> Duration {
     let left = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
     left.min(LONG)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use directory::Directory;
+    use event_log::{EventLog, SqliteLog};
+    use futures::channel::mpsc;
+    use futures::{FutureExt, stream};
+    use platform::auth::Auth;
+    use tempfile::TempDir;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::Limits;
+    use crate::hub::Hub;
+    use crate::presence::Presences;
+    use crate::render::Renderer;
+    use crate::signals::Sender;
+
+    async fn shared() -> (Arc<Shared>, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let log = SqliteLog::open(&directory.path().join("log.db")).await;
+        let log: Arc<dyn EventLog> = Arc::new(log.unwrap());
+        let shutdown = CancellationToken::new();
+        let users = Directory::start(Arc::clone(&log), shutdown.clone());
+        let sender = Sender::start(log.signals());
+        let secret = "a secret that is only used in tests".to_owned();
+        let shared = Shared {
+            renderer: Arc::new(Renderer::new(Arc::clone(&log), users.clone())),
+            hub: Arc::new(Hub::new()),
+            presences: Arc::new(Presences::new(sender.clone())),
+            sender,
+            log,
+            directory: users,
+            auth: Auth::new(AuthMode::Open, Duration::from_secs(3600), &[secret]).unwrap(),
+            limits: Limits {
+                auth_timeout: LONG,
+                ..Limits::default()
+            },
+            allowed_origins: Vec::new(),
+            shutdown,
+            sockets: TaskTracker::new(),
+        };
+        (Arc::new(shared), directory)
+    }
+
+    /// A connection that has been pinged, and whose client says nothing any more. The transport takes so
+    /// many frames more than one before its client reads one.
+    async fn pinged(
+        buffer: usize,
+    ) -> (
+        Connection<impl FrameSink, impl FrameStream>,
+        mpsc::Receiver<Outgoing>,
+        TempDir,
+    ) {
+        let (shared, directory) = shared().await;
+        let (sink, client) = mpsc::channel(buffer);
+        let transport = Transport {
+            sink: sink.sink_map_err(|_| Gone),
+            stream: stream::pending(),
+            kind: Kind::WebSocket,
+            after: None,
+        };
+        let mut connection = Connection::new(shared, transport);
+        connection.heard -= connection.silence_allowed();
+        assert!(connection.on_alarm().is_none());
+        assert!(connection.pinged);
+        for _ in 0..8 {
+            connection.writer.text("{}".into(), None);
+        }
+        (connection, client, directory)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_is_alive_though_its_answer_to_the_ping_is_behind_all_it_reads() {
+        let (mut connection, mut client, _directory) = pinged(0).await;
+        let blocked = |connection: &mut Connection<_, _>| {
+            assert!(connection.writer.write().now_or_never().is_none());
+        };
+        blocked(&mut connection);
+        for _ in 0..3 {
+            client.next().await.unwrap();
+            blocked(&mut connection);
+            connection.heard -= connection.silence_allowed();
+            assert!(connection.on_alarm().is_none());
+        }
+        // It reads no more.
+        blocked(&mut connection);
+        connection.heard -= connection.silence_allowed();
+        let end = connection.on_alarm().unwrap();
+        assert!(matches!(end, End::Close { code, .. } if code == close::SILENT));
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_takes_is_no_sign_of_a_client() {
+        let (mut connection, _client, _directory) = pinged(100).await;
+        connection.writer.write().await.unwrap();
+        connection.heard -= connection.silence_allowed();
+        let end = connection.on_alarm().unwrap();
+        assert!(matches!(end, End::Close { code, .. } if code == close::SILENT));
+    }
+}

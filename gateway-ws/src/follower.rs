@@ -18,6 +18,9 @@ use crate::recent::Recent;
 use crate::render::{Renderer, decode};
 use crate::typing::TypingUsers;
 
+/// How many of the log's last events are read at first when the gateway starts.
+const FIRST_STEP: u64 = 128;
+
 /// Follows the log from its end on.
 pub struct Follower {
     pub(crate) log: Arc<dyn EventLog>,
@@ -70,18 +73,47 @@ impl Follower {
                 memberships.observe(recorded.position, &envelope);
             }
         }
+        drop(lifecycles);
+        let recent = self.read_recent(tail.last).await?;
+        for (position, envelope) in recent.events() {
+            self.renderer.remember(*position, envelope);
+        }
+        Ok((tail, recent))
+    }
+
+    /// Reads the last events of a log that ends at `end`: backwards, in steps that grow, because only their
+    /// sizes say how many are kept. To read as many as there may be would take long where they are large,
+    /// and nobody is served until then.
+    async fn read_recent(&self, end: Position) -> Result<Recent, LogError> {
         let kept = u64::try_from(self.recent_events).unwrap_or(u64::MAX);
-        let after = Position::new(tail.last.get().saturating_sub(kept));
+        let oldest = end.get().saturating_sub(kept);
+        let mut recent = Recent::starting_after(end, self.recent_events);
+        let mut after = end.get();
+        let mut step = FIRST_STEP;
+        // Where not all of a step had room, there is none for more.
+        while after > oldest && recent.after().get() == after {
+            let until = Position::new(after);
+            after = after.saturating_sub(step).max(oldest);
+            step *= 2;
+            recent.prepend(self.read_between(Position::new(after), until).await?);
+        }
+        Ok(recent)
+    }
+
+    /// The last of the events after `after` up to and with `end`, as many as are kept.
+    async fn read_between(&self, after: Position, end: Position) -> Result<Recent, LogError> {
         let mut recent = Recent::starting_after(after, self.recent_events);
         let mut events = self.log.read(Filter::All, after).await?;
-        while let Some(recorded) = up_to(tail.last, events.try_next().await?) {
+        while let Some(recorded) = up_to(end, events.try_next().await?) {
             if let Some(envelope) = decode(&recorded) {
-                self.renderer.remember(recorded.position, &envelope);
                 let bytes = recorded.payload.len();
                 recent.add(recorded.position, Arc::new(envelope), bytes);
             }
+            if recorded.position == end {
+                break;
+            }
         }
-        Ok((tail, recent))
+        Ok(recent)
     }
 
     /// Follows until stopped or until the log turns out to be another one.

@@ -54,6 +54,31 @@ impl Recent {
         }
     }
 
+    /// After which position every event is here.
+    pub fn after(&self) -> Position {
+        self.after
+    }
+
+    /// Puts earlier events before these, the latest of them, as far as there is room. `earlier` ends where
+    /// these begin.
+    pub fn prepend(&mut self, earlier: Self) {
+        for kept in earlier.events.into_iter().rev() {
+            let bytes = self.bytes + kept.bytes;
+            if self.events.len() >= self.max_events || bytes > MAX_BYTES {
+                self.after = kept.event.0;
+                return;
+            }
+            self.bytes = bytes;
+            self.events.push_front(kept);
+        }
+        self.after = earlier.after;
+    }
+
+    /// All of them, oldest first.
+    pub fn events(&self) -> impl Iterator<Item = &Placed> {
+        self.events.iter().map(|kept| &kept.event)
+    }
+
     /// At most `limit` events after `after` up to and with `end`, oldest first; `None` when not all of
     /// them are here.
     pub fn read(&self, after: Position, end: Position, limit: usize) -> Option<Vec<Placed>> {
@@ -106,6 +131,31 @@ mod tests {
         assert_eq!(positions(&recent, 12, 16, 9), Some(vec![13]));
         assert_eq!(positions(&recent, 11, 20, 2), Some(vec![12, 13]));
         assert_eq!(positions(&recent, 17, 20, 9), Some(vec![]));
+    }
+
+    #[test]
+    fn earlier_events_go_before_these_as_far_as_there_is_room() {
+        let of = |after: u64, positions: std::ops::RangeInclusive<u64>, bytes: usize| {
+            let mut recent = Recent::starting_after(Position::new(after), 5);
+            positions.for_each(|position| recent.add(Position::new(position), envelope(), bytes));
+            recent
+        };
+        let mut recent = of(20, 21..=22, 1);
+        recent.prepend(of(10, 13..=14, 1));
+        assert_eq!(recent.after(), Position::new(10));
+        assert_eq!(positions(&recent, 10, 99, 9), Some(vec![13, 14, 21, 22]));
+        recent.prepend(of(3, 5..=6, 1));
+        assert_eq!(recent.after(), Position::new(5), "that one had no place");
+        assert_eq!(positions(&recent, 5, 99, 9), Some(vec![6, 13, 14, 21, 22]));
+
+        let mut recent = of(20, 21..=22, MAX_BYTES / 3);
+        recent.prepend(of(10, 13..=14, MAX_BYTES / 3));
+        assert_eq!(recent.after(), Position::new(13));
+        assert_eq!(positions(&recent, 13, 99, 9), Some(vec![14, 21, 22]));
+        // What had no place before it was put here is no more here than what has none now.
+        let mut recent = of(20, 21..=21, 3);
+        recent.prepend(of(10, 11..=14, MAX_BYTES / 3));
+        assert_eq!(recent.after(), Position::new(12));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use uuid::Uuid;
 on_both_logs! {
     members_get_what_happens_in_order
     what_was_missed_is_replayed
+    what_was_said_before_the_gateway_started_is_replayed
     a_deleted_room_ends_its_subscriptions
     nothing_is_missed_or_doubled_under_full_load
     resuming_on_the_same_connection_doubles_nothing
@@ -185,6 +186,32 @@ async fn only_members_may_subscribe() {
     client.error("unknown_room").await;
     post(log, room, anna, "not for Carl").await;
     client.settle().await;
+}
+
+/// It has the log's last events in memory, as many as it keeps: many small ones, or a few large ones.
+async fn what_was_said_before_the_gateway_started_is_replayed(test: TestLog) {
+    let log = &test.log;
+    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    for (members, count, bytes) in [(vec![anna, bela], 450, 1), (vec![bela], 160, 60_000)] {
+        let room = room(log, &members).await;
+        let text = "x".repeat(bytes);
+        let mut all = vec![created(log, room).await];
+        for _ in 0..count {
+            all.push(post(log, room, bela, &text).await);
+        }
+        let gateway = Gateway::start(log).await;
+        let mut client = gateway.connect(bela).await;
+        for known in [1, count / 3, count / 2, count - 100, count, count + 1] {
+            let (known, missed) = all.split_at(known);
+            let answer = client.subscribe(room, known.last().copied()).await;
+            assert_eq!(answer["recovered"], true, "{answer}");
+            for position in missed {
+                assert_eq!(client.next().await["position"], json!(position));
+            }
+            let replayed = client.next().await;
+            assert_eq!(replayed["count"], json!(missed.len()), "{replayed}");
+        }
+    }
 }
 
 /// Writers post and delete at full speed while clients come and go between two gateways. In the end each

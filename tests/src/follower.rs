@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -20,9 +21,11 @@ use crate::socket::WsClient;
 use crate::stack::Person;
 use crate::telling::{Lines, Told};
 
-/// How long a follower may take to hear the last event, once it is known, beside what it takes to hear all
-/// that it has slept through.
-const END: Duration = Duration::from_secs(60);
+/// How long a follower may take to hear the last event, once it is known, with all that it has slept
+/// through before it.
+const END: Duration = Duration::from_secs(120);
+/// How long it may not read at a time: who does not answer a ping for long is rightly given up.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// The receive buffer of those that read slowly, in bytes.
 const NARROW: u32 = 8 * 1024;
 /// Connections shown on either side of a difference.
@@ -61,6 +64,23 @@ pub struct Plan {
     pub longest_sleep: Duration,
     /// For its choices.
     pub seed: u64,
+}
+
+/// Up to where a follower has been told, for those who watch it from outside.
+#[derive(Debug, Clone)]
+pub struct Cursor(Arc<AtomicU64>);
+
+impl Cursor {
+    /// Before the follower knows where it begins, nothing is owed to it.
+    fn nowhere() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+
+    /// The position after which everything is still to be told.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What followers have done, to be added up.
@@ -103,6 +123,23 @@ impl AddAssign for Tally {
     }
 }
 
+/// How long clients waited.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// From a connection's first `subscribe` to its `subscribed`.
+    pub answers: Vec<Duration>,
+    /// From a `subscribed` to its `replayed`.
+    pub replays: Vec<Duration>,
+}
+
+impl Waits {
+    /// Adds those of another client.
+    pub fn extend(&mut self, other: &Self) {
+        self.answers.extend(&other.answers);
+        self.replays.extend(&other.replays);
+    }
+}
+
 /// The last event of each room of each person, by their ids; `None` as long as more may happen.
 pub type Last = Option<Arc<HashMap<String, BTreeMap<String, u64>>>>;
 
@@ -124,6 +161,10 @@ pub struct Follower {
     pub tally: Tally,
     /// The spans of the log that were replayed: after which position, up to which.
     pub resumptions: Vec<(u64, u64)>,
+    /// How long the first answer of each connection took, and each replay that came to its end.
+    pub waits: Waits,
+    /// When this connection asked for its subscriptions, until the first is answered.
+    asked: Option<Instant>,
 }
 
 /// What was told for one subscription, over all connections.
@@ -135,9 +176,11 @@ struct Track {
     start: Option<u64>,
     /// Everything up to here was told.
     cursor: u64,
+    /// The same, for others to see.
+    shown: Cursor,
     told: Vec<Told>,
-    /// How many events were replayed so far, while a replay runs.
-    replaying: Option<u64>,
+    /// Since when a replay runs, and how many events were replayed so far.
+    replaying: Option<(Instant, u64)>,
 }
 
 /// What happened on a connection, for people who read what went wrong.
@@ -164,12 +207,18 @@ enum Next {
 
 impl Follower {
     /// Starts following, until `last` says which event is the last of each room, and all that was heard.
+    /// With it come its cursors: one for all rooms, or one for each, as in the plan.
     #[must_use]
-    pub fn start(plan: Plan, lines: &Arc<Lines>, last: &watch::Receiver<Last>) -> JoinHandle<Self> {
+    pub fn start(
+        plan: Plan,
+        lines: &Arc<Lines>,
+        last: &watch::Receiver<Last>,
+    ) -> (JoinHandle<Self>, Vec<Cursor>) {
         let track = |room| Track {
             room,
             start: plan.with_history.then_some(0),
             cursor: 0,
+            shown: Cursor::nowhere(),
             told: Vec::new(),
             replaying: None,
         };
@@ -188,23 +237,33 @@ impl Follower {
             wrong: Vec::new(),
             tally: Tally::default(),
             resumptions: Vec::new(),
+            waits: Waits::default(),
+            asked: None,
             plan,
         };
-        tokio::spawn(follower.follow())
+        follower.show_cursors();
+        let cursors = follower.tracks.iter().map(|it| it.shown.clone());
+        let cursors = cursors.collect();
+        (tokio::spawn(follower.follow()), cursors)
+    }
+
+    fn show_cursors(&self) {
+        for track in self.tracks.iter().filter(|it| it.start.is_some()) {
+            track.shown.0.store(track.cursor, Ordering::Relaxed);
+        }
     }
 
     async fn follow(mut self) -> Self {
         let mut last = self.last.clone();
-        let patience = END + self.plan.longest_sleep * 3;
         let given_up = async {
             // Fails when the test is over.
             let _ = last.wait_for(Option::is_some).await;
-            sleep(patience).await;
+            sleep(END).await;
         };
         tokio::select! {
             () = self.come_and_go() => {}
             () = given_up => {
-                let waited = patience.as_secs();
+                let waited = END.as_secs();
                 self.wrong.push(format!("the last event has not come within {waited} s"));
             }
         }
@@ -219,9 +278,14 @@ impl Follower {
                 4..8 => self.random_up_to(Duration::from_millis(500)),
                 _ => self.random_up_to(self.plan.longest_sleep),
             };
-            let mut last = self.last.clone();
-            let _ = timeout(asleep, last.wait_for(Option::is_some)).await;
+            self.sleep(asleep).await;
         }
+    }
+
+    /// Does nothing for so long, but no longer than until the last event is known.
+    async fn sleep(&self, asleep: Duration) {
+        let mut last = self.last.clone();
+        let _ = timeout(asleep, last.wait_for(Option::is_some)).await;
     }
 
     fn random_up_to(&mut self, longest: Duration) -> Duration {
@@ -254,6 +318,7 @@ impl Follower {
         for track in &mut self.tracks {
             track.replaying = None;
         }
+        self.asked = Some(Instant::now());
         let next = match self.subscribe(&mut socket).await {
             Ok(()) => self.listen(&mut socket).await,
             Err(_) => {
@@ -339,7 +404,10 @@ impl Follower {
             };
             match received {
                 Ok(frame) if asked_for_rest && frame["type"] == "pong" => return Next::Finish,
-                Ok(frame) => self.on_frame(&frame, &mut unsubscribed),
+                Ok(frame) => {
+                    self.on_frame(&frame, &mut unsubscribed);
+                    self.show_cursors();
+                }
                 Err(code) => {
                     self.on_end(code, &socket.reason);
                     return Next::Reconnect;
@@ -347,9 +415,11 @@ impl Follower {
             }
             if !is_last_known && pause_at.is_some_and(|pause_at| pause_at <= Instant::now()) {
                 pause_at = None;
-                let pause = self.random_up_to(self.plan.longest_sleep);
-                self.note(format!("did not read for {} ms", pause.as_millis()));
-                sleep(pause).await;
+                let pause = self.random_up_to(self.plan.longest_sleep.min(LONGEST_PAUSE));
+                let paused_at = Instant::now();
+                self.sleep(pause).await;
+                let paused = paused_at.elapsed().as_millis();
+                self.note(format!("did not read for {paused} ms"));
             }
         }
     }
@@ -364,6 +434,8 @@ impl Follower {
         match frame["type"].as_str().unwrap_or_default() {
             "subscribed" => {
                 self.note(frame.to_string());
+                let asked = self.asked.take();
+                self.waits.answers.extend(asked.map(|it| it.elapsed()));
                 let position = position(frame);
                 let track = self.tracks.iter_mut().find(|it| it.room.as_deref() == room);
                 let Some(track) = track else {
@@ -373,7 +445,7 @@ impl Follower {
                     track.start = Some(position);
                     track.cursor = position;
                 } else {
-                    track.replaying = Some(0);
+                    track.replaying = Some((Instant::now(), 0));
                     self.resumptions.push((track.cursor, position));
                     if frame["recovered"] != true {
                         self.wrong(frame);
@@ -386,10 +458,11 @@ impl Follower {
                 let Some(track) = track else {
                     return self.wrong(frame);
                 };
-                let replayed = track.replaying.take();
+                let (began, replayed) = track.replaying.take().unzip();
                 // All of it was told, whether or not there was anything to tell.
                 track.cursor = track.cursor.max(position(frame));
                 self.tally.replayed += replayed.unwrap_or_default();
+                self.waits.replays.extend(began.map(|it| it.elapsed()));
                 if replayed != frame["count"].as_u64() {
                     self.wrong(&format!("{frame} after {replayed:?} events"));
                 }
@@ -409,7 +482,7 @@ impl Follower {
         let Some(track) = track else {
             return self.wrong(&told);
         };
-        if let Some(replayed) = &mut track.replaying {
+        if let Some((_, replayed)) = &mut track.replaying {
             *replayed += 1;
         }
         track.cursor = track.cursor.max(told.position);

@@ -38,7 +38,7 @@ mod wait;
 pub use browser::Browser;
 pub use burst::{Listener, Said, Writer, assert_kept, read_all, until_acknowledged};
 pub use client::{Answer, TestClient};
-pub use follower::{Follower, Following, Last, Plan, Tally};
+pub use follower::{Cursor, Follower, Following, Last, Plan, Tally, Waits};
 pub use node::NodeScript;
 pub use record::Auditor;
 pub use shape::Shapes;

@@ -634,6 +634,22 @@ impl Stack {
         }
     }
 
+    /// The most memory that the process that is this service has had since its start, in bytes; `None`
+    /// when it does not run.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    #[must_use]
+    pub fn peak_memory(&self, service: Service) -> Option<u64> {
+        let running = self.processes[self.index(service)].running.as_ref()?;
+        let status = read_lossily(Path::new(&format!("/proc/{}/status", running.id())));
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kilobytes: u64 = peak.split_whitespace().next()?.parse().ok()?;
+        Some(kilobytes * 1024)
+    }
+
     /// Tells the process that is this service to stop (SIGTERM) and waits until it has.
     ///
     /// # Panics

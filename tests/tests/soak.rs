@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hansard_tests::{
-    Auditor, Auth, Backend, Follower, Following, Last, Layout, Lines, Options, Person, Plan,
-    Service, Stack, Tally, Told, Writer, run_with, until_acknowledged,
+    Auditor, Auth, Backend, Cursor, Follower, Following, Last, Layout, Lines, Options, Person,
+    Plan, Said, Service, Stack, Tally, Told, Waits, Writer, run_with, until_acknowledged,
 };
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
@@ -36,6 +36,17 @@ const LOUD_BYTES: usize = 60 * 1024;
 const HISTORY_BYTES: usize = 9 * 1024 * 1024;
 /// People talk as fast as they are answered, but in turns: not more than this in the long run.
 const POSTS_PER_SECOND: f64 = 150.0;
+/// With so many bytes still to be told, over all followers, people are silent until some of them are. So the
+/// soak asks of every machine all that it can do, and no more: else the followers on a slow one would be
+/// further behind the longer it lasts, and hear the last word long after it.
+const OWED_BYTES: usize = 150_000_000;
+/// How long a follower may stay away: a multiple of the time that a gateway remembers of people at full
+/// speed, which is about 10 s.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How much memory a gateway may take, in bytes. It has no reason to take more the longer this lasts.
+const MOST_MEMORY: u64 = 500_000_000;
+/// How often it is looked what followers have taken.
+const LOOK: Duration = Duration::from_millis(100);
 /// What a gateway remembers of the log: older events are replayed from the log itself.
 const REMEMBERED_EVENTS: usize = 8192;
 const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
@@ -67,6 +78,47 @@ struct Room {
     id: String,
     /// Indexes of people.
     members: Vec<usize>,
+    /// The position of each message, and how many bytes of text were said up to and with it.
+    said: Vec<(u64, usize)>,
+}
+
+impl Room {
+    fn bytes_after(&self, position: u64) -> usize {
+        let index = self.said.partition_point(|(at, _)| *at <= position);
+        let bytes_at = |index: usize| self.said.get(index).map_or(0, |(_, bytes)| *bytes);
+        let last = self.said.len().wrapping_sub(1);
+        bytes_at(last) - bytes_at(index.wrapping_sub(1))
+    }
+
+    fn add(&mut self, said: &[Said]) {
+        for said in said {
+            let before = self.said.last().map_or(0, |(_, bytes)| *bytes);
+            let position = u64::from_str_radix(&said.id, 16).unwrap();
+            self.said.push((position, before + said.text.len()));
+        }
+    }
+}
+
+/// A follower, as the people see it who talk.
+struct Recipient {
+    person: usize,
+    following: Following,
+    /// As [`Follower::start`] gives them.
+    cursors: Vec<Cursor>,
+}
+
+impl Recipient {
+    /// Up to where it has been told what is said in the room, if it is to be told.
+    fn cursor_in(&self, room: &Room) -> Option<&Cursor> {
+        let index = match &self.following {
+            Following::Own { muted } => {
+                let is_told = room.members.contains(&self.person) && !muted.contains(&room.id);
+                is_told.then_some(0)
+            }
+            Following::Rooms(rooms) => rooms.iter().position(|it| *it == room.id),
+        };
+        self.cursors.get(index?)
+    }
 }
 
 /// What was done, with the messages that may still be deleted or read up to.
@@ -76,6 +128,8 @@ struct Done {
     deletions: usize,
     reads: usize,
     late_rooms: usize,
+    /// How long people were silent because of their followers.
+    waited: Duration,
     /// The room's index, the author's, and the id.
     messages: Vec<(usize, usize, String)>,
 }
@@ -84,6 +138,7 @@ struct Done {
 struct Town {
     people: Vec<Person>,
     rooms: Vec<Room>,
+    recipients: Vec<Recipient>,
     random: StdRng,
     done: Done,
 }
@@ -99,6 +154,7 @@ impl Town {
         let mut town = Self {
             people: join_all(people).await,
             rooms: Vec::new(),
+            recipients: Vec::new(),
             random,
             done: Done::default(),
         };
@@ -129,6 +185,7 @@ impl Town {
         self.rooms.push(Room {
             id: id.to_owned(),
             members,
+            said: Vec::new(),
         });
     }
 
@@ -151,6 +208,7 @@ impl Town {
         for (room, author, writer) in voices {
             let said = writer.stop().await;
             posts += said.len();
+            self.rooms[room].add(&said);
             let messages = said.into_iter().map(|said| (room, author, said.id));
             self.done.messages.extend(messages);
         }
@@ -188,6 +246,26 @@ impl Town {
         }
     }
 
+    /// How many bytes of texts all followers together have still to be told.
+    fn owed(&self) -> usize {
+        let owed = self.recipients.iter().flat_map(|recipient| {
+            self.rooms.iter().filter_map(|room| {
+                let cursor = recipient.cursor_in(room)?;
+                Some(room.bytes_after(cursor.position()))
+            })
+        });
+        owed.sum()
+    }
+
+    /// Waits until the followers have taken so much that there is more to be said, or until then.
+    async fn wait_for_followers(&mut self, until: Instant) {
+        let begun = Instant::now();
+        while self.owed() > OWED_BYTES && Instant::now() < until {
+            sleep(LOOK).await;
+        }
+        self.done.waited += begun.elapsed();
+    }
+
     /// Everything that people do, until then.
     async fn live(&mut self, length: Duration) {
         let begun = Instant::now();
@@ -213,6 +291,7 @@ impl Town {
                 self.done.late_rooms += 1;
             }
             sleep_until(begun + Duration::from_secs_f64(allowed_posts / POSTS_PER_SECOND)).await;
+            self.wait_for_followers(begun + length).await;
         }
     }
 
@@ -250,25 +329,41 @@ impl Town {
             urls: urls.to_vec(),
             with_history: self.random.random_bool(0.25),
             reads_slowly: self.random.random_bool(0.2),
-            longest_sleep: length / 3,
+            longest_sleep: (length / 3).min(LONGEST_SLEEP),
             seed: self.random.random(),
         }
     }
 }
 
-/// Kills gateways and starts them again, until then; gives how many were killed.
+/// What gateways went through.
+#[derive(Debug, Default)]
+struct Killed {
+    gateways: usize,
+    /// The most memory that one had, in bytes.
+    memory: u64,
+}
+
+impl Killed {
+    fn look_at(&mut self, stack: &Stack, gateway: Service) {
+        self.memory = self
+            .memory
+            .max(stack.peak_memory(gateway).unwrap_or_default());
+    }
+}
+
+/// Kills gateways and starts them again, until then.
 async fn kill(
     stack: &mut Stack,
     gateways: &[Service],
     until: Instant,
     mut random: StdRng,
-) -> usize {
-    let mut kills = 0;
+) -> Killed {
+    let mut killed = Killed::default();
     loop {
         let pause = Duration::from_millis(random.random_range(500..3000));
         sleep_until((Instant::now() + pause).min(until)).await;
         if Instant::now() >= until {
-            return kills;
+            return killed;
         }
         // Sometimes all at once.
         let all = gateways.len() > 1 && random.random_bool(0.2);
@@ -277,8 +372,9 @@ async fn kill(
             false => gateways.choose(&mut random).copied().into_iter().collect(),
         };
         for victim in &victims {
+            killed.look_at(stack, *victim);
             stack.kill(*victim);
-            kills += 1;
+            killed.gateways += 1;
         }
         sleep(Duration::from_millis(random.random_range(0..500))).await;
         for victim in &victims {
@@ -374,13 +470,22 @@ async fn nothing_is_missed(mut stack: Stack, gateways: &[Service]) {
     let urls: Vec<String> = gateways.iter().map(|it| stack.ws_url_of(*it)).collect();
     let lines = Arc::new(Lines::default());
     let (tell_last, last) = watch::channel(None);
-    let followers: Vec<_> = (0..FOLLOWERS)
-        .map(|number| Follower::start(town.plan(number, &urls, length), &lines, &last))
-        .collect();
+    let mut followers = Vec::new();
+    for number in 0..FOLLOWERS {
+        let plan = town.plan(number, &urls, length);
+        let following = plan.following.clone();
+        let (follower, cursors) = Follower::start(plan, &lines, &last);
+        followers.push(follower);
+        town.recipients.push(Recipient {
+            person: number % PEOPLE,
+            following,
+            cursors,
+        });
+    }
     let prepared = begun.elapsed();
     let until = Instant::now() + length;
     let of_kills = StdRng::seed_from_u64(random.random());
-    let ((), kills) = tokio::join!(
+    let ((), mut killed) = tokio::join!(
         town.live(length),
         kill(&mut stack, gateways, until, of_kills)
     );
@@ -393,13 +498,18 @@ async fn nothing_is_missed(mut stack: Stack, gateways: &[Service]) {
         .into_iter()
         .map(Result::unwrap)
         .collect();
+    for gateway in gateways {
+        killed.look_at(&stack, *gateway);
+    }
 
+    let mut waits = Waits::default();
     let mut tally = Tally::default();
     let mut compared = 0;
     let mut from_log = 0;
     let mut differences = Vec::new();
     for follower in &followers {
         tally += follower.tally;
+        waits.extend(&follower.waits);
         let resumptions = follower.resumptions.iter();
         from_log += resumptions
             .filter(|it| record.is_beyond_memory(**it))
@@ -415,8 +525,10 @@ async fn nothing_is_missed(mut stack: Stack, gateways: &[Service]) {
     println!(
         "{:?}: {} clients, {} connections ({} closed by the client, {} hung up, {} broken, {} too slow; \
          {} more refused), {} subscriptions resumed, {} of them beyond a gateway's memory\n\
-         {kills} gateways killed with -9 in {} s\n\
+         {} gateways killed with -9 in {} s; one had up to {} MB of memory\n\
+         subscribed after {}; replayed after {} more\n\
          {} messages posted, {} deleted, {} readings, {} rooms ({} of them late); {} events in the log\n\
+         {:.1} s of silence because too much was still to be told\n\
          {} frames received ({} replayed), {} bytes; {compared} events compared, {} clients differ\n\
          {:.1} s to prepare, {:.1} s until the last word, {:.1} s in all",
         stack.options().backend,
@@ -429,13 +541,18 @@ async fn nothing_is_missed(mut stack: Stack, gateways: &[Service]) {
         tally.refused,
         tally.resumed,
         from_log,
+        killed.gateways,
         length.as_secs(),
+        killed.memory / 1_000_000,
+        spread(waits.answers),
+        spread(waits.replays),
         done.posts + town.rooms.len(),
         done.deletions,
         done.reads,
         town.rooms.len(),
         done.late_rooms,
         record.events,
+        done.waited.as_secs_f64(),
         tally.frames,
         tally.replayed,
         tally.bytes,
@@ -444,6 +561,11 @@ async fn nothing_is_missed(mut stack: Stack, gateways: &[Service]) {
         told.as_secs_f64(),
         begun.elapsed().as_secs_f64(),
     );
+    assert!(
+        killed.memory < MOST_MEMORY,
+        "a gateway had {} bytes of memory",
+        killed.memory
+    );
     // The shortest says it best.
     if let Some(shortest) = differences.iter().min_by_key(|it| it.len()) {
         panic!(
@@ -451,6 +573,22 @@ async fn nothing_is_missed(mut stack: Stack, gateways: &[Service]) {
             differences.len(),
         );
     }
+}
+
+/// How long things took, in milliseconds.
+fn spread(mut waits: Vec<Duration>) -> String {
+    waits.sort_unstable();
+    let at = |percent: usize| {
+        let index = (waits.len() * percent / 100).min(waits.len().saturating_sub(1));
+        waits.get(index).map_or(0, Duration::as_millis)
+    };
+    format!(
+        "{} ms (half of {}), {} ms (99 %), {} ms (all)",
+        at(50),
+        waits.len(),
+        at(99),
+        at(100)
+    )
 }
 
 #[test]

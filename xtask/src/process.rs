@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// How often a condition outside this process is looked at.
 pub const POLL: Duration = Duration::from_millis(10);
+
+/// How long a process may take to stop running when it is told to, on a busy machine.
+const STOP: Duration = Duration::from_secs(10);
 
 /// A running server, in a process group of its own, with its output in a file.
 #[derive(Debug)]
@@ -74,11 +78,29 @@ impl Supervised {
         self.child.id()
     }
 
-    /// Sends `signal` to the process itself; nothing when it has ended.
+    /// Sends `signal` to the process itself; nothing when it has ended. After `SIGSTOP`, waits until none
+    /// of its threads runs any more.
     pub fn signal(&mut self, signal: Signal) {
-        if self.ended().is_none() {
-            kill(self.pid(), signal).ok();
+        if self.ended().is_some() {
+            return;
         }
+        kill(self.pid(), signal).ok();
+        if signal == Signal::SIGSTOP {
+            // One thread takes the signal and only then stops the others. On a busy machine it may be a
+            // while before it gets a processor, and until then the others do their work.
+            wait_for(STOP, || {
+                (self.has_stopped() || self.ended().is_some()).then_some(())
+            });
+        }
+    }
+
+    /// Whether all threads have stopped since that was last asked.
+    fn has_stopped(&self) -> bool {
+        let only_look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+        matches!(
+            waitid(Id::Pid(self.pid()), only_look),
+            Ok(WaitStatus::Stopped(..))
+        )
     }
 
     /// How it ended; `None` while it runs.
@@ -287,6 +309,25 @@ mod tests {
 
         assert!(process.wait(Duration::from_secs(5)).unwrap().success());
         assert!(process.output().contains("stopping"));
+    }
+
+    #[test]
+    fn a_process_that_is_told_to_stop_has_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        let mut process =
+            Supervised::start(shell("echo $$; while :; do :; done"), &output).unwrap();
+        let id = first_line_as_id(&process);
+        let state = || {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+            stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+        };
+        for _ in 0..50 {
+            process.signal(Signal::SIGSTOP);
+            assert_eq!(state(), 'T');
+            process.signal(Signal::SIGCONT);
+            assert_ne!(state(), 'T');
+        }
     }
 
     #[test]

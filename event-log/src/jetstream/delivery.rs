@@ -16,13 +16,19 @@ use uuid::Uuid;
 
 use super::connection::{Connection, LossWatch};
 use super::timestamp;
-use crate::{Events, LogError, Recorded};
+use crate::{Events, LogError, MAX_EVENT_BYTES, Recorded};
 
 /// How many events the server sends ahead.
 const BATCH: usize = 1_000;
 
-/// How many bytes the server sends ahead.
+/// How many bytes the server sends ahead to who follows.
 const BATCH_BYTES: usize = 16 << 20;
+
+/// The same for a read, of which there are many at once: they share one connection, in which everything
+/// else waits behind what was sent ahead, and what a client that leaves has not taken is thrown away. The
+/// server sends nothing that is larger than all of it.
+const READ_BATCH_BYTES: usize = 2 << 20;
+const _: () = assert!(MAX_EVENT_BYTES + (64 << 10) < READ_BATCH_BYTES);
 
 /// How often the server says that it is there while there is nothing to send. After two times this long
 /// without a sign the delivery ends with an error.
@@ -60,6 +66,10 @@ impl Delivery {
         after: Position,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, LogError> {
+        let batch_bytes = match turn {
+            Some(_) => READ_BATCH_BYTES,
+            None => BATCH_BYTES,
+        };
         let watch = connection.ready().await?;
         let context = connection.context();
         // There before the consumer is, so that none is left behind if this is dropped meanwhile.
@@ -91,7 +101,7 @@ impl Delivery {
             let messages = consumer
                 .stream()
                 .max_messages_per_batch(BATCH)
-                .max_bytes_per_batch(BATCH_BYTES)
+                .max_bytes_per_batch(batch_bytes)
                 .expires(EXPIRES)
                 .heartbeat(HEARTBEAT)
                 .messages()

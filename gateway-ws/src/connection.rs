@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::Shared;
-use crate::catch_up::{CatchUp, Outcome, Progress, Request, Scope, Step};
+use crate::catch_up::{CatchUp, Outcome, Progress, Request, Step};
+use crate::history::Scope;
 use crate::hub::{ConnectionId, TooManyConnections};
 use crate::outbox::{Ended, Outbox, Push, PushKind};
 use crate::protocol::{

@@ -11,6 +11,7 @@
 mod catch_up;
 mod connection;
 mod follower;
+mod history;
 mod hub;
 mod memberships;
 mod origin;

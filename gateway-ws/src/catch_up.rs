@@ -25,7 +25,7 @@ use crate::history::Scope;
 use crate::hub::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pause::Pause;
-use crate::protocol::{After, ErrorCode, ServerFrame};
+use crate::protocol::{After, Change, ErrorCode, ServerFrame};
 
 /// How many positions the hub may be ahead when a catching-up connection joins: an upper bound of how
 /// many events of the room are still to be read while live ones wait.
@@ -275,7 +275,7 @@ impl Work {
                 let was_there = room.has_member(self.user);
                 if was_there && after.is_some_and(|after| after < room.position) {
                     // The client subscribed while the room lived: it learns what it missed.
-                    let frame = ServerFrame::RoomDeleted {
+                    let frame = Change::RoomDeleted {
                         room: id,
                         position: self.shared.hub.cursor(room.position),
                     };

@@ -4,16 +4,15 @@
 //! nothing may wait: then it is one more subscriber of the hub, whose queue is its answer. So it sees what
 //! happens without asking for it again, and events are made into frames once for all who get them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::Utf8Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use contract::Problem;
@@ -31,7 +30,7 @@ use crate::connection::time_until;
 use crate::history::Scope;
 use crate::hub::{ConnectionId, TooManyConnections};
 use crate::outbox::{Ended, Outbox};
-use crate::protocol::{After, Change, Cursor, LogTag};
+use crate::protocol::{After, Change, Cursor, InvalidAfter, LogTag};
 
 /// How many changes a page may have, and has if the request does not say.
 const LIMITS: RangeInclusive<usize> = 1..=1000;
@@ -45,6 +44,8 @@ const MAX_EVENTS: usize = 10_000;
 
 /// How many seconds a request may wait.
 const WAITS: RangeInclusive<u64> = 0..=60;
+
+const NO_POSITION: &str = "please provide the position of an answer or of a frame, or a message id";
 
 /// How long a request waits for a gateway that has just been started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -92,12 +93,10 @@ pub(crate) struct ChangesAnswer {
 pub(crate) async fn changes(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let claims = shared.auth.bearer(&headers)?;
-    let Query(query) =
-        query.map_err(|_| ApiError::bad_request("the query is not valid URL encoding"))?;
-    let request = Request::read(&query)?;
+    let request = Request::read(&query.unwrap_or_default())?;
     tokio::select! {
         biased;
         () = shared.hub.started() => {}
@@ -126,31 +125,26 @@ struct Request {
 
 impl Request {
     /// Unknown names are refused: a misspelt `after` would lose messages.
-    fn read(query: &[(String, String)]) -> Result<Self, ApiError> {
+    fn read(query: &str) -> Result<Self, ApiError> {
         let mut request = Self {
             after: None,
             limit: DEFAULT_LIMIT,
             wait: Duration::ZERO,
         };
+        let mut given = BTreeSet::new();
         let mut errors = BTreeMap::new();
-        for (index, (name, text)) in query.iter().enumerate() {
-            let wrong = match name.as_str() {
-                _ if query[..index].iter().any(|(earlier, _)| earlier == name) => {
-                    Err("given more than once".to_owned())
-                }
+        for (name, text) in url::form_urlencoded::parse(query.as_bytes()) {
+            let wrong = match name.as_ref() {
+                _ if !given.insert(name.clone()) => Err("given more than once".to_owned()),
                 "after" => match text.parse() {
                     Ok(after) => {
                         request.after = Some(after);
                         Ok(())
                     }
-                    Err(_) => Err(
-                        "please provide the position of an answer or of a frame, or a \
-                                   message id"
-                            .to_owned(),
-                    ),
+                    Err(InvalidAfter) => Err(NO_POSITION.to_owned()),
                 },
-                "limit" => whole_number(text, &LIMITS).map(|limit| request.limit = limit),
-                "wait" => whole_number(text, &WAITS)
+                "limit" => whole_number(&text, &LIMITS).map(|limit| request.limit = limit),
+                "wait" => whole_number(&text, &WAITS)
                     .map(|seconds| request.wait = Duration::from_secs(seconds)),
                 _ => Err("unknown parameter; there are after, limit and wait".to_owned()),
             };
@@ -275,11 +269,11 @@ impl Feed<'_> {
     }
 
     /// The first page of what happened after `after` up to and with `end`. When the log is lost on the
-    /// way, what there is so far.
+    /// way, as far as it has got.
     async fn read(&self, after: Position, end: Position) -> Result<Page, ApiError> {
         let mut page = Page::new(after, self.limit);
         match self.fill(&mut page, end).await {
-            Err(error) if page.frames.is_empty() => return Err(error.into()),
+            Err(error) if page.position == after => return Err(error.into()),
             Err(error) => tracing::debug!(%error, "a page of changes is cut short"),
             Ok(()) => {}
         }
@@ -419,5 +413,57 @@ impl Drop for Waiting<'_> {
         let hub = &self.shared.hub;
         hub.unregister(self.user, self.id, std::iter::empty());
         metrics::gauge!("hansard_waiting_requests").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn frame(bytes: usize) -> Utf8Bytes {
+        "x".repeat(bytes).into()
+    }
+
+    #[test]
+    fn a_page_takes_so_many_changes_and_bytes_and_a_single_larger_one() {
+        let at = Position::new;
+        let mut page = Page::new(at(1), 2);
+        assert!(page.add(at(2), frame(1)) && page.add(at(3), frame(1)));
+        assert!(!page.more);
+        assert!(!page.add(at(4), frame(1)));
+        assert_eq!((page.frames.len(), page.position), (2, at(3)));
+        assert!(page.more);
+
+        let mut page = Page::new(at(1), 9);
+        assert!(page.add(at(2), frame(MAX_BYTES)));
+        assert!(!page.add(at(3), frame(1)));
+        assert_eq!(page.position, at(2));
+
+        let mut page = Page::new(at(1), 9);
+        assert!(page.add(at(2), frame(MAX_BYTES + 1)));
+        assert!(!page.add(at(3), frame(1)));
+    }
+
+    #[test]
+    fn numbers_are_whole_and_in_their_range() {
+        for (text, number) in [("0", 0), ("7", 7), ("007", 7), ("60", 60)] {
+            assert_eq!(whole_number(text, &WAITS), Ok(number));
+        }
+        let refusal = "please provide a whole number from 0 to 60";
+        for text in [
+            "",
+            "-0",
+            "+1",
+            "61",
+            "1.0",
+            " 1",
+            "1 ",
+            "0x1",
+            "٣",
+            "9".repeat(30).as_str(),
+        ] {
+            assert_eq!(whole_number(text, &WAITS).unwrap_err(), refusal, "{text}");
+        }
     }
 }

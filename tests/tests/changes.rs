@@ -172,6 +172,7 @@ async fn everything_comes_once_and_in_order(mut stack: Stack) {
     let id = said["postId"].as_str().unwrap();
     let _ = hedy.client.delete_message(id).await.ok();
     let _ = grace.client.mark_read(&second).await.ok();
+    handed_out(&stack, id).await;
 
     // While it goes on, in small pages and in large ones.
     let mut sync = Sync::new(&grace, beginning());
@@ -343,8 +344,8 @@ async fn a_gateway_that_stops_answers_who_waits(mut stack: Stack) {
 
     stack.restart(Service::GatewayWs).await;
     let said = post(&ada, &room, "after the restart").await;
-    let page = grace.client.changes(&format!("after={start}&wait=55"));
-    let page = page.await.ok();
+    let query = format!("after={start}&wait=55");
+    let page = grace.client.changes(&query).await.ok();
     assert_eq!(page["changes"][0]["message"], said, "{page}");
 }
 
@@ -365,6 +366,7 @@ async fn what_can_not_be_answered_is_refused(stack: Stack) {
         ("after=000000000000000g", json!({"after": after})),
         ("after=0000000000000000-", json!({"after": after})),
         ("after=0000000000000000-3AEFBF0D", json!({"after": after})),
+        ("after=%FF", json!({"after": after})),
         ("after=%00", json!({"after": after})),
         ("after=%F0%9F%91%A9", json!({"after": after})),
         ("limit=0", json!({"limit": limit})),
@@ -388,8 +390,6 @@ async fn what_can_not_be_answered_is_refused(stack: Stack) {
         let answer = ada.client.changes(query).await;
         assert_eq!(answer.wrong_fields(), errors, "{query}");
     }
-    let answer = ada.client.changes("after=%FF").await;
-    answer.refused(400, "the query is not valid URL encoding");
 
     // Who are you?
     let anyone = stack.client();

@@ -348,7 +348,12 @@ impl Feed<'_> {
         let mut page = Page::new(after, self.limit);
         // Asked first: what was handed out up to there is in the queue.
         let end = self.shared.hub.position();
-        for push in outbox.take() {
+        let pushes = outbox.take();
+        // Asked last: unless it has overflowed meanwhile.
+        if outbox.has_ended() {
+            return page;
+        }
+        for push in pushes {
             // The client may be ahead of this gateway.
             let Some(position) = push.position.filter(|position| *position > after) else {
                 continue;

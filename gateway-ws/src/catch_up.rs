@@ -8,7 +8,6 @@
 //! memory is bounded however long the history and however busy the room, and a client that reads slowly
 //! is only longer in catching up.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,19 +15,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use event_log::{Filter, LogError, Tail};
+use event_log::LogError;
 use events::{Envelope, Event, Position, Room, RoomId, UserId};
-use futures::TryStreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::Shared;
+use crate::history::Scope;
 use crate::hub::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pause::Pause;
-use crate::protocol::{After, ErrorCode, LogTag, ServerFrame};
-use crate::recent::Placed;
-use crate::render::decode;
+use crate::protocol::{After, Change, ErrorCode, ServerFrame};
 
 /// How many positions the hub may be ahead when a catching-up connection joins: an upper bound of how
 /// many events of the room are still to be read while live ones wait.
@@ -37,30 +34,8 @@ const NEAR: u64 = 512;
 /// How many frames are made ahead of their being written.
 const AHEAD: usize = 16;
 
-/// How many recent events are looked through at a time.
-const PAGE: usize = 256;
-
 /// For how long in all a client may make the log wait before others get its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What a subscription is to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// One room.
-    Room(RoomId),
-    /// All rooms of the caller.
-    Own,
-}
-
-impl Scope {
-    /// The one room.
-    pub fn room(self) -> Option<RoomId> {
-        match self {
-            Self::Room(room) => Some(room),
-            Self::Own => None,
-        }
-    }
-}
 
 /// A subscription to make.
 #[derive(Debug, Clone, Copy)]
@@ -217,10 +192,6 @@ struct Work {
 /// The room has been deleted, and the client told.
 struct RoomIsGone;
 
-/// Why an `after` can't be resumed from.
-const BEYOND_THE_END: &str = "the position lies beyond the end of the log";
-const ANOTHER_LOG: &str = "the position belongs to another log";
-
 impl Work {
     async fn run(mut self) -> Outcome {
         self.shared.hub.started().await;
@@ -243,24 +214,6 @@ impl Work {
         self.subscribed(position, true, None).await;
         self.watch().await;
         self.replay(after).await
-    }
-
-    /// Why the client can't resume from there, if it can't.
-    async fn unusable(&self, after: After) -> Option<&'static str> {
-        let here = self.shared.hub.cursor(after.position).log;
-        let is_known_here = after.log.is_none_or(|log| log == here);
-        if is_known_here && after.position <= self.shared.hub.position() {
-            return None;
-        }
-        // Not yet handed out here, or beyond the end; or the log has been replaced just now.
-        let tail = self.tail().await;
-        if after
-            .log
-            .is_some_and(|log| log != LogTag::of(&tail.incarnation))
-        {
-            return Some(ANOTHER_LOG);
-        }
-        (after.position > tail.last).then_some(BEYOND_THE_END)
     }
 
     /// Subscribes from now on, without replay.
@@ -322,7 +275,7 @@ impl Work {
                 let was_there = room.has_member(self.user);
                 if was_there && after.is_some_and(|after| after < room.position) {
                     // The client subscribed while the room lived: it learns what it missed.
-                    let frame = ServerFrame::RoomDeleted {
+                    let frame = Change::RoomDeleted {
                         room: id,
                         position: self.shared.hub.cursor(room.position),
                     };
@@ -386,89 +339,38 @@ impl Work {
     }
 
     /// Sends some of that: from memory, or as much as can be in one turn at the log.
+    ///
+    /// The log lets only so many read at once, so a client that is slow to take its history must not keep
+    /// the others waiting: when it has made the log wait for too long, the log is left, and read again
+    /// later. Waiting for the log itself does not count: to begin anew is what takes it longest.
     async fn copy_some(
         &mut self,
         cursor: &mut Position,
         end: Position,
     ) -> Result<Result<(), RoomIsGone>, LogError> {
-        // The memberships know every room that was created up to `end`.
-        let rooms: HashSet<RoomId> = match self.request.scope {
-            Scope::Room(room) => HashSet::from([room]),
-            Scope::Own => {
-                let rooms = self.shared.hub.memberships().since(self.user, *cursor);
-                rooms.into_iter().collect()
-            }
-        };
-        match self.shared.hub.recent(*cursor, end, PAGE) {
-            Some(recent) => self.copy_recent(recent, &rooms, cursor, end).await,
-            None => self.copy_recorded(rooms, cursor, end).await,
-        }
-    }
-
-    async fn copy_recent(
-        &mut self,
-        recent: Vec<Placed>,
-        rooms: &HashSet<RoomId>,
-        cursor: &mut Position,
-        end: Position,
-    ) -> Result<Result<(), RoomIsGone>, LogError> {
-        let is_last = recent.len() < PAGE;
-        for (position, envelope) in recent {
-            let room = envelope.event.room();
-            if room.is_some_and(|room| rooms.contains(&room))
-                && let Err(gone) = self.copy_event(position, &envelope).await?
-            {
+        let shared = Arc::clone(&self.shared);
+        let stretch = shared.stretch(self.user, self.request.scope, *cursor, end);
+        let mut stretch = stretch.await?;
+        let mut patience = PATIENCE;
+        while let Some((position, envelope)) = stretch.next().await? {
+            let begun = Instant::now();
+            let copied = match timeout(patience, self.copy_event(position, &envelope)).await {
+                Ok(copied) => copied?,
+                // It was not sent: what is dropped while it waits is not in the queue.
+                Err(_) => {
+                    drop(stretch);
+                    let copied = self.copy_event(position, &envelope).await?;
+                    *cursor = position;
+                    return Ok(copied);
+                }
+            };
+            if let Err(gone) = copied {
                 return Ok(Err(gone));
             }
+            patience = patience.saturating_sub(begun.elapsed());
             *cursor = position;
         }
-        if is_last {
-            *cursor = end;
-        }
-        Ok(Ok(()))
-    }
-
-    /// The log lets only so many read at once, so a client that is slow to take its history must not keep
-    /// the others waiting: when it has made the log wait for too long, the log is left, and read again
-    /// later. Waiting for the log itself does not count: to begin anew is what takes it longest.
-    async fn copy_recorded(
-        &mut self,
-        rooms: HashSet<RoomId>,
-        cursor: &mut Position,
-        end: Position,
-    ) -> Result<Result<(), RoomIsGone>, LogError> {
-        let filter = match self.request.scope {
-            Scope::Room(room) => Filter::Room(room),
-            Scope::Own => Filter::Rooms(rooms.into_iter().collect()),
-        };
-        let mut events = self.shared.log.read(filter, *cursor).await?;
-        let mut patience = PATIENCE;
-        while let Some(recorded) = events.try_next().await? {
-            let position = recorded.position;
-            if position > end {
-                break;
-            }
-            // The follower warns of what can't be decoded; here it is just skipped.
-            if let Some(envelope) = decode(&recorded) {
-                let begun = Instant::now();
-                let copied = match timeout(patience, self.copy_event(position, &envelope)).await {
-                    Ok(copied) => copied?,
-                    // It was not sent: what is dropped while it waits is not in the queue.
-                    Err(_) => {
-                        drop(events);
-                        let copied = self.copy_event(position, &envelope).await?;
-                        *cursor = position;
-                        return Ok(copied);
-                    }
-                };
-                if let Err(gone) = copied {
-                    return Ok(Err(gone));
-                }
-                patience = patience.saturating_sub(begun.elapsed());
-            }
-            *cursor = position;
-        }
-        *cursor = end;
+        *cursor = stretch.end();
         Ok(Ok(()))
     }
 
@@ -482,19 +384,11 @@ impl Work {
         let Some(room) = envelope.event.room() else {
             return Ok(Ok(()));
         };
-        let is_deletion = matches!(envelope.event, Event::RoomDeleted(_));
-        if self.request.scope == Scope::Own && !is_deletion {
-            // Of a room that is gone by now, the client is told that it is gone, not what was in it.
-            let room = self.shared.directory.room(room).await?;
-            if room.is_none_or(|room| room.deleted) {
-                return Ok(Ok(()));
-            }
-        }
-        let cursor = self.shared.hub.cursor(position);
-        if let Some(push) = self.shared.renderer.render(cursor, envelope).await? {
+        let scope = self.request.scope;
+        if let Some(push) = self.shared.tell(scope, position, envelope).await? {
             self.replayed(room, position, push.frame).await;
         }
-        if is_deletion && self.request.scope != Scope::Own {
+        if matches!(envelope.event, Event::RoomDeleted(_)) && scope != Scope::Own {
             return Ok(Err(RoomIsGone));
         }
         Ok(Ok(()))
@@ -513,11 +407,11 @@ impl Work {
         }
     }
 
-    async fn tail(&self) -> Tail {
+    async fn unusable(&self, after: After) -> Option<&'static str> {
         let mut pause = Pause::new();
         loop {
-            match self.shared.log.tail().await {
-                Ok(tail) => return tail,
+            match self.shared.unusable(after).await {
+                Ok(reason) => return reason,
                 Err(error) => tracing::debug!(%error, "a subscription waits for the log"),
             }
             pause.wait().await;

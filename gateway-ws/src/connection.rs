@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::Shared;
-use crate::catch_up::{CatchUp, Outcome, Progress, Request, Scope, Step};
+use crate::catch_up::{CatchUp, Outcome, Progress, Request, Step};
+use crate::history::Scope;
 use crate::hub::{ConnectionId, TooManyConnections};
 use crate::outbox::{Ended, Outbox, Push, PushKind};
 use crate::protocol::{
@@ -461,9 +462,10 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
         let shared = Arc::clone(&self.shared);
         let limit = shared.limits.connections_per_user;
         // Registered before the user is looked up: a deletion after that ends the connection.
-        let registered = shared
-            .hub
-            .register(who.user, self.id, self.kind, &self.outbox, limit);
+        let registered =
+            shared
+                .hub
+                .register(who.user, self.id, Some(self.kind), &self.outbox, limit);
         let degraded = match registered {
             Ok(degraded) => degraded,
             Err(TooManyConnections) => {
@@ -1019,7 +1021,8 @@ async fn drain(stream: &mut impl FrameStream) {
 /// An alarm further in the future is of no use, and adding it to an instant could overflow.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn time_until(time: Timestamp) -> Duration {
+/// For how long it is still before that.
+pub fn time_until(time: Timestamp) -> Duration {
     let milliseconds = time.as_millis() - Timestamp::now().as_millis();
     let left = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
     left.min(LONG)

@@ -124,6 +124,7 @@ impl Follower {
         // Shown from the start, not only once something has happened.
         show(&figure, after);
         metrics::gauge!("hansard_sockets").increment(0.0);
+        metrics::gauge!("hansard_waiting_requests").increment(0.0);
         while let Some(followed) = events.next().await {
             match followed {
                 Followed::Event(recorded) => {

@@ -50,7 +50,8 @@ type Outboxes = HashMap<ConnectionId, Arc<Outbox>>;
 #[derive(Debug)]
 struct Registered {
     outbox: Arc<Outbox>,
-    kind: Kind,
+    /// `None`: not a connection, but a request that waits.
+    kind: Option<Kind>,
     /// Whether it has a personal subscription.
     personal: bool,
 }
@@ -120,8 +121,8 @@ impl Hub {
 
     // --- Connections ---
 
-    /// Adds a connection of `user`, who may have at most `limit`. Returns whether the log is lost at
-    /// present.
+    /// Adds a connection of `user`, or, with no `kind`, a request that waits; the user may have at most
+    /// `limit`. Returns whether the log is lost at present.
     ///
     /// # Errors
     /// The user has that many.
@@ -129,7 +130,7 @@ impl Hub {
         &self,
         user: UserId,
         id: ConnectionId,
-        kind: Kind,
+        kind: Option<Kind>,
         outbox: &Arc<Outbox>,
         limit: usize,
     ) -> Result<bool, TooManyConnections> {
@@ -257,7 +258,7 @@ impl Hub {
         });
         let state = self.lock();
         for registered in state.users.get(&user).into_iter().flat_map(HashMap::values) {
-            if registered.kind == Kind::SocketIo {
+            if registered.kind == Some(Kind::SocketIo) {
                 registered.outbox.push(&push);
             }
         }

@@ -3,14 +3,17 @@
 //!
 //! One ordered follower (`follower.rs`) of the log per process hands each event to the hub (`hub.rs`), which
 //! shares its once-encoded bytes among the subscribed connections (`connection.rs`). A client that was away
-//! gets what it missed from the log itself (`catch_up.rs`), however long ago that was. What is not in the
-//! log, typing (`typing.rs`) and presence (`presence.rs`), the gateways tell each other (`signals.rs`).
+//! gets what it missed from the log itself (`catch_up.rs`, `history.rs`), however long ago that was; so does
+//! one that asks for changes over HTTP (`changes.rs`). What is not in the log, typing (`typing.rs`) and
+//! presence (`presence.rs`), the gateways tell each other (`signals.rs`).
 //!
 //! [`protocol`] has every frame, error code and close code, and docs/websocket.md tells how they are used.
 
 mod catch_up;
+mod changes;
 mod connection;
 mod follower;
+mod history;
 mod hub;
 mod memberships;
 mod origin;
@@ -142,9 +145,13 @@ pub struct Shared {
 /// runtime.
 pub fn routes(options: Options) -> OpenApiRouter {
     metrics::describe_gauge!("hansard_sockets", "Open connections of clients");
+    metrics::describe_gauge!(
+        "hansard_waiting_requests",
+        "Requests for changes that wait for some"
+    );
     metrics::describe_counter!(
         "hansard_pushed_messages_total",
-        "Events written to clients, replays included"
+        "Events written to clients, replays and pages of changes included"
     );
     metrics::describe_gauge!(
         "hansard_gateway_position",
@@ -190,6 +197,7 @@ pub fn routes(options: Options) -> OpenApiRouter {
     tokio::spawn(async move { stop.run_until_cancelled(follower.run()).await });
     OpenApiRouter::new()
         .routes(routes!(websocket::connect))
+        .routes(routes!(changes::changes))
         .route("/asyncapi.json", get(description))
         .with_state(Arc::clone(&shared))
         .merge(socketio::routes(shared))

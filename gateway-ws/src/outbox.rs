@@ -159,6 +159,11 @@ impl Outbox {
         }
     }
 
+    /// Whether the connection is to end, so that what was queued may be lost.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
     /// Waits until the connection is to end. For one task at a time.
     pub async fn ended(&self) -> Ended {
         loop {
@@ -193,12 +198,13 @@ mod tests {
                 outbox.push(&push(position, "four"));
             }
             assert_eq!(outbox.take().len(), 2);
+            assert!(!outbox.has_ended());
             for position in 11..11 + full_at {
                 outbox.push(&push(position, "four"));
             }
             let first_lost = Some(Position::new(11));
             assert_eq!(outbox.ended().await, Ended::TooSlow { first_lost });
-            assert!(outbox.take().is_empty());
+            assert!(outbox.take().is_empty() && outbox.has_ended());
             outbox.end(Ended::UserDeleted);
             assert_eq!(outbox.ended().await, Ended::TooSlow { first_lost });
         }

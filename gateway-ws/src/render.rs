@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use uuid::Uuid;
 
 use crate::outbox::{Push, PushKind};
-use crate::protocol::{Cursor, ServerFrame};
+use crate::protocol::{Change, Cursor};
 
 /// How many of the latest events with an idempotency key are remembered.
 const REMEMBERED_KEYS: u64 = 65_536;
@@ -88,7 +88,7 @@ impl Renderer {
             Event::RoomDeleted(_) => {
                 kind = PushKind::RoomDeleted(room);
                 let position = cursor;
-                Some(ServerFrame::RoomDeleted { room, position }.encode())
+                Some(Change::RoomDeleted { room, position }.encode())
             }
             Event::MessagePosted(event) => self.new_message(cursor, envelope, event).await?,
             Event::MessageDeleted(event) => self.message_deleted(cursor, event).await?,
@@ -115,7 +115,7 @@ impl Renderer {
         };
         let users = self.directory.users(&room.members).await?;
         let users: Vec<User> = users.iter().map(User::from).collect();
-        let frame = ServerFrame::RoomCreated {
+        let frame = Change::RoomCreated {
             room: room.id,
             position: cursor,
             chat_room: (&room).into(),
@@ -135,7 +135,7 @@ impl Renderer {
         };
         let users = self.directory.users(&room.members).await?;
         let post = Post::new(cursor.position, envelope.at, event, &room, &users);
-        let frame = ServerFrame::NewMessage {
+        let frame = Change::NewMessage {
             room: room.id,
             position: cursor,
             message: &post,
@@ -152,7 +152,7 @@ impl Renderer {
         let room = self.room_of_member(event.room_id, event.reader).await?;
         // It marks what came before it, so no later message, whatever it names.
         let up_to = MessageId::at(cursor.position);
-        let frame = room.map(|room| ServerFrame::ConversationRead {
+        let frame = room.map(|room| Change::ConversationRead {
             room: room.id,
             position: cursor,
             user: event.reader,
@@ -171,7 +171,7 @@ impl Renderer {
         if posted_at >= cursor.position || !self.is_message_of(event.room_id, posted_at).await? {
             return Ok(None);
         }
-        let frame = ServerFrame::MessageDeleted {
+        let frame = Change::MessageDeleted {
             room: event.room_id,
             position: cursor,
             message_id: event.message_id,

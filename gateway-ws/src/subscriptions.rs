@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use events::{Position, RoomId};
 
-use crate::catch_up::Scope;
+use crate::history::Scope;
 use crate::outbox::Push;
 
 /// The subscriptions of a connection. What is said of a room itself goes before the personal subscription.

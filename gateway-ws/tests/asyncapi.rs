@@ -13,7 +13,7 @@ use events::{
 };
 use gateway_ws::Limits;
 use gateway_ws::protocol::{
-    ClientFrame, Cursor, ErrorCode, LogTag, Presence, ServerFrame, Typing, close,
+    Change, ClientFrame, Cursor, ErrorCode, LogTag, Presence, ServerFrame, Typing, close,
 };
 use serde_json::{Value, json};
 
@@ -267,6 +267,32 @@ fn frames_of_every_type() -> Vec<(String, String)> {
     let users: Vec<User> = Vec::new();
     let message_id = MessageId::at(at);
 
+    let changes = [
+        Change::NewMessage {
+            room,
+            position,
+            message: &post,
+        },
+        Change::MessageDeleted {
+            room,
+            position,
+            message_id,
+        },
+        Change::ConversationRead {
+            room,
+            position,
+            user,
+            up_to: message_id,
+            read_at: now,
+        },
+        Change::RoomCreated {
+            room,
+            position,
+            chat_room: (&initiated).into(),
+            users: &users,
+        },
+        Change::RoomDeleted { room, position },
+    ];
     let frames = [
         ServerFrame::Authenticated { user },
         ServerFrame::Subscribed {
@@ -281,30 +307,6 @@ fn frames_of_every_type() -> Vec<(String, String)> {
             count: 1,
         },
         ServerFrame::Unsubscribed { room: Some(room) },
-        ServerFrame::NewMessage {
-            room,
-            position,
-            message: &post,
-        },
-        ServerFrame::MessageDeleted {
-            room,
-            position,
-            message_id,
-        },
-        ServerFrame::ConversationRead {
-            room,
-            position,
-            user,
-            up_to: message_id,
-            read_at: now,
-        },
-        ServerFrame::RoomCreated {
-            room,
-            position,
-            chat_room: (&initiated).into(),
-            users: &users,
-        },
-        ServerFrame::RoomDeleted { room, position },
         ServerFrame::Typing {
             room,
             user,
@@ -324,13 +326,26 @@ fn frames_of_every_type() -> Vec<(String, String)> {
             room: Some(room),
         },
     ];
-    frames
-        .into_iter()
-        .map(|frame| {
-            let whole = frame.encode().to_string();
-            (whole, with_required_only(frame).encode().to_string())
-        })
-        .collect()
+    let changes = changes.iter().map(|change| {
+        let whole = all_required(change).encode().to_string();
+        (whole.clone(), whole)
+    });
+    let frames = frames.into_iter().map(|frame| {
+        let whole = frame.encode().to_string();
+        (whole, with_required_only(frame).encode().to_string())
+    });
+    frames.chain(changes).collect()
+}
+
+/// Names every change, so that a new one is missed here and added above. None has what may be absent.
+fn all_required<'a>(change: &'a Change<'a>) -> &'a Change<'a> {
+    match change {
+        Change::NewMessage { .. }
+        | Change::MessageDeleted { .. }
+        | Change::ConversationRead { .. }
+        | Change::RoomCreated { .. }
+        | Change::RoomDeleted { .. } => change,
+    }
 }
 
 /// Without what may be absent. Names every type, so that a new one is missed here and added above.
@@ -344,11 +359,6 @@ fn with_required_only(mut frame: ServerFrame<'_>) -> ServerFrame<'_> {
         | ServerFrame::Unsubscribed { room }
         | ServerFrame::Error { room, .. } => *room = None,
         ServerFrame::Authenticated { .. }
-        | ServerFrame::NewMessage { .. }
-        | ServerFrame::MessageDeleted { .. }
-        | ServerFrame::ConversationRead { .. }
-        | ServerFrame::RoomCreated { .. }
-        | ServerFrame::RoomDeleted { .. }
         | ServerFrame::Typing { .. }
         | ServerFrame::Presence { .. }
         | ServerFrame::Degraded

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::Post;
-use event_log::{EventLog, Expect, Filter, NewEvent};
+use event_log::{Expect, Filter, NewEvent};
 use events::{Envelope, Event, Position, Subject, UserId, UserType};
 use futures::TryStreamExt;
 use gateway_ws::Limits;
@@ -936,21 +936,10 @@ async fn sockets_outlive_the_log() {
     client.settle().await;
     server.restart();
     assert_eq!(client.next().await, json!({"type": "restored"}));
-    let position = post_patiently(&log, room, anna).await;
+    let envelope = Envelope::new(posted(room, anna, "after"), Some(anna), None);
+    let position = append_patiently(&log, &envelope).await;
     assert_eq!(client.next().await["position"], json!(position));
     client.settle().await;
-}
-
-async fn post_patiently(log: &Arc<dyn EventLog>, room: events::RoomId, author: UserId) -> Position {
-    let envelope = Envelope::new(posted(room, author, "after"), Some(author), None);
-    within("posting", async {
-        loop {
-            if let Ok(appended) = log.append(NewEvent::from(&envelope), Expect::Any).await {
-                return appended.position;
-            }
-        }
-    })
-    .await
 }
 
 #[tokio::test]

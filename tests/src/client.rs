@@ -234,6 +234,12 @@ impl TestClient {
             .await
     }
 
+    /// `GET /changes`; `query` is empty or like `after=POSITION&wait=5`.
+    pub async fn changes(&self, query: &str) -> Answer {
+        self.send(Method::GET, &with_query("/changes", query), None)
+            .await
+    }
+
     /// `GET /audit/events`, whose answer's text has one event a line; `query` is empty or like
     /// `room=ID&from=POSITION`.
     pub async fn audit_events(&self, query: &str) -> Answer {

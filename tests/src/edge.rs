@@ -292,6 +292,8 @@ mod tests {
             ("DELETE", "/delete/message/a%2Fb%2e", "command-api"),
             ("GET", "/ws", "gateway-ws"),
             ("GET", "/ws?after=1", "gateway-ws"),
+            ("GET", "/changes", "gateway-ws"),
+            ("GET", "/changes?after=1&wait=60", "gateway-ws"),
             ("GET", "/asyncapi.json", "gateway-ws"),
             ("GET", "/socket.io/?EIO=4", "gateway-ws"),
             ("POST", "/socket.io/?EIO=4", "gateway-ws"),

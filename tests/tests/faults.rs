@@ -669,6 +669,18 @@ async fn a_log_replaced_under_everybodys_feet_is_noticed(mut stack: Stack) {
     said(&ada.client, &room, "in the first log").await;
     let mut socket = stack.socket(&grace).await;
     socket.subscribe(&room, None).await;
+    let position = grace.client.changes("").await.ok()["position"].clone();
+    let query = format!("after={}&wait=55", position.as_str().unwrap());
+    let client = grace.client.clone();
+    let waiting = tokio::spawn(async move { client.changes(&query).await });
+    let gateway = stack.direct(Service::GatewayWs);
+    eventually("a request that waits", RECOVERY, async || {
+        let figures = gateway.get("/metrics").await.text;
+        figures
+            .contains("\nhansard_waiting_requests 1\n")
+            .then_some(())
+    })
+    .await;
 
     stack.kill(Service::Nats);
     std::fs::remove_dir_all(stack.log_directory()).unwrap();
@@ -692,6 +704,8 @@ async fn a_log_replaced_under_everybodys_feet_is_noticed(mut stack: Stack) {
     assert!(matches!(code, Some(1012 | 1001)), "{code:?}");
     if !services_are_one(&stack) {
         assert_eq!(code, Some(1012));
+        let answer = waiting.await.unwrap();
+        assert_eq!(answer.expect(409)["code"], "start-over");
         // What is known from the first log decides nothing about the second.
         let answer = ada.client.post(&room, "not here either").await;
         assert_eq!(answer.expect(401)["success"], false);

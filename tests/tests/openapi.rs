@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every route of the contract and of Hansard's own, with the statuses that the other suites see.
-const OPERATIONS: [(&str, &str, &[u16]); 14] = [
+const OPERATIONS: [(&str, &str, &[u16]); 15] = [
     ("post", "/login/{userId}", &[200, 400, 404, 503]),
     ("get", "/users", &[200, 400, 401, 503]),
     ("post", "/users", &[200, 400, 401, 403, 413, 415, 422, 503]),
@@ -43,6 +43,7 @@ const OPERATIONS: [(&str, &str, &[u16]); 14] = [
         &[200, 400, 401, 403, 422, 503],
     ),
     ("get", "/ws", &[101]),
+    ("get", "/changes", &[200, 400, 401, 409, 429, 503]),
     ("get", "/audit/events", &[200, 400, 401, 403, 503]),
 ];
 
@@ -191,6 +192,7 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
     let posted = client.post(&room, "x").await;
     let message = posted.json["post"]["postId"].as_str().unwrap().to_owned();
     let nobody = "0".repeat(32);
+    let everything = format!("after={}&wait=20", "0".repeat(16));
 
     let answers: Vec<(&str, &str, Vec<Answer>)> = vec![
         (
@@ -303,6 +305,17 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
         ),
         (
             "get",
+            "/changes",
+            vec![
+                client.changes("").await,
+                client.changes(&everything).await,
+                client.changes("limit=0").await,
+                anyone.changes("").await,
+                client.changes("after=ffffffffffffffff").await,
+            ],
+        ),
+        (
+            "get",
             "/audit/events",
             vec![
                 anyone.audit_events("").await,
@@ -356,7 +369,12 @@ fn fits(value: &Value, schema: &Value, document: &Value, place: &str) {
     }
     let alternatives = schema["oneOf"].as_array().or(schema["anyOf"].as_array());
     if let Some(alternatives) = alternatives {
-        let fitting = alternatives.iter().find(|it| it["type"] != "null");
+        // Objects are told apart by their `type`, as frames are.
+        let is_meant = |it: &&Value| match &it["properties"]["type"]["enum"] {
+            Value::Array(names) => names.contains(&value["type"]),
+            _ => it["type"] != "null",
+        };
+        let fitting = alternatives.iter().find(is_meant);
         if !value.is_null() {
             fits(value, fitting.unwrap(), document, place);
         }

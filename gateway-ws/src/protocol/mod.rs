@@ -1,5 +1,5 @@
 //! The protocol of the gateway: what clients may send ([`ClientFrame`]), what they are sent
-//! ([`ServerFrame`]), the positions in both ([`Cursor`]), and the codes of errors and of closing.
+//! ([`ServerFrame`], [`Change`]), the positions in both ([`Cursor`]), and the codes of errors and of closing.
 
 mod client;
 mod cursor;
@@ -7,7 +7,7 @@ mod server;
 
 pub use client::{ClientFrame, InvalidFrame};
 pub use cursor::{After, Cursor, InvalidAfter, LogTag};
-pub use server::{Presence, ServerFrame};
+pub use server::{Change, Presence, ServerFrame};
 
 use serde::Serialize;
 

@@ -4,10 +4,11 @@ use axum::extract::ws::Utf8Bytes;
 use contract::{Post, User};
 use events::{MessageId, Room, RoomId, RoomType, Timestamp, UserId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Cursor, Typing};
 
-/// A frame to the client.
+/// A frame to the client that tells of no event; those that do are [`Change`]s.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase")]
 pub enum ServerFrame<'a> {
@@ -49,60 +50,6 @@ pub enum ServerFrame<'a> {
         /// To which room; absent: the one to all rooms of the caller.
         #[serde(skip_serializing_if = "Option::is_none")]
         room: Option<RoomId>,
-    },
-    /// A message was posted.
-    #[serde(rename = "new message")]
-    NewMessage {
-        /// Where to.
-        room: RoomId,
-        /// The event's position: what to resume from once this frame has been dealt with.
-        position: Cursor,
-        /// The message, as the answer to posting it shows it.
-        message: &'a Post,
-    },
-    /// A message was deleted. May come more than once for one message.
-    #[serde(rename = "message deleted")]
-    MessageDeleted {
-        /// Where from.
-        room: RoomId,
-        /// The event's position.
-        position: Cursor,
-        /// Which.
-        message_id: MessageId,
-    },
-    /// A member has read the conversation.
-    #[serde(rename = "conversation read")]
-    ConversationRead {
-        /// Which.
-        room: RoomId,
-        /// The event's position.
-        position: Cursor,
-        /// Who.
-        user: UserId,
-        /// Up to where: every message whose id is not greater has been read.
-        up_to: MessageId,
-        /// When.
-        read_at: Timestamp,
-    },
-    /// A room was created, with the caller as a member.
-    #[serde(rename = "room created")]
-    RoomCreated {
-        /// Which.
-        room: RoomId,
-        /// The event's position.
-        position: Cursor,
-        /// What it is.
-        chat_room: ChatRoom,
-        /// Its members.
-        users: &'a [User],
-    },
-    /// The room was deleted; with it a subscription to it is over.
-    #[serde(rename = "room deleted")]
-    RoomDeleted {
-        /// Which.
-        room: RoomId,
-        /// The event's position.
-        position: Cursor,
     },
     /// A member of the room types, or no longer does.
     #[serde(rename = "typing")]
@@ -146,18 +93,98 @@ pub enum ServerFrame<'a> {
     },
 }
 
+/// A frame that tells of an event. `GET /changes` answers with the same.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type")]
+pub enum Change<'a> {
+    /// A message was posted.
+    #[serde(rename = "new message", rename_all = "camelCase")]
+    NewMessage {
+        /// Where to.
+        #[schema(value_type = String)]
+        room: RoomId,
+        /// The event's position: what to resume from once this frame has been dealt with.
+        #[schema(value_type = String, example = "0000000000000005-3aefbf0d")]
+        position: Cursor,
+        /// The message, as the answer to posting it shows it.
+        #[schema(value_type = Post)]
+        message: &'a Post,
+    },
+    /// A message was deleted. May come more than once for one message.
+    #[serde(rename = "message deleted", rename_all = "camelCase")]
+    MessageDeleted {
+        /// Where from.
+        #[schema(value_type = String)]
+        room: RoomId,
+        /// The event's position.
+        #[schema(value_type = String, example = "0000000000000008-3aefbf0d")]
+        position: Cursor,
+        /// Which.
+        #[schema(value_type = String, example = "0000000000000005")]
+        message_id: MessageId,
+    },
+    /// A member has read the conversation.
+    #[serde(rename = "conversation read", rename_all = "camelCase")]
+    ConversationRead {
+        /// Which.
+        #[schema(value_type = String)]
+        room: RoomId,
+        /// The event's position.
+        #[schema(value_type = String, example = "0000000000000006-3aefbf0d")]
+        position: Cursor,
+        /// Who.
+        #[schema(value_type = String)]
+        user: UserId,
+        /// Up to where: every message whose id is not greater has been read.
+        #[schema(value_type = String, example = "0000000000000006")]
+        up_to: MessageId,
+        /// When.
+        #[schema(value_type = String, format = DateTime)]
+        read_at: Timestamp,
+    },
+    /// A room was created, with the caller as a member.
+    #[serde(rename = "room created", rename_all = "camelCase")]
+    RoomCreated {
+        /// Which.
+        #[schema(value_type = String)]
+        room: RoomId,
+        /// The event's position.
+        #[schema(value_type = String, example = "0000000000000004-3aefbf0d")]
+        position: Cursor,
+        /// What it is.
+        chat_room: ChatRoom,
+        /// Its members.
+        #[schema(value_type = Vec<User>)]
+        users: &'a [User],
+    },
+    /// The room was deleted, with its messages; with it a subscription to it is over.
+    #[serde(rename = "room deleted", rename_all = "camelCase")]
+    RoomDeleted {
+        /// Which.
+        #[schema(value_type = String)]
+        room: RoomId,
+        /// The event's position.
+        #[schema(value_type = String, example = "0000000000000009-3aefbf0d")]
+        position: Cursor,
+    },
+}
+
 /// A room, as `room created` tells of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChatRoom {
     /// The room's id.
+    #[schema(value_type = String)]
     pub chat_room_id: RoomId,
     /// What kind of conversation it holds.
     #[serde(rename = "type")]
+    #[schema(value_type = String, pattern = "^(consumer-to-consumer|consumer-to-support)$", example = "consumer-to-consumer")]
     pub room_type: RoomType,
     /// The member who initiated it.
+    #[schema(value_type = String)]
     pub initiator: UserId,
     /// When it was initiated.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
 }
 
@@ -184,11 +211,22 @@ pub enum Presence {
 
 impl ServerFrame<'_> {
     /// The frame's text. Clones share its bytes.
-    #[allow(clippy::expect_used)]
     pub fn encode(&self) -> Utf8Bytes {
-        // Serialising cannot fail: every key is a string, and writing to a String does not fail.
-        serde_json::to_string(self)
-            .expect("a frame has only string keys")
-            .into()
+        encode(self)
     }
+}
+
+impl Change<'_> {
+    /// The frame's text. Clones share its bytes.
+    pub fn encode(&self) -> Utf8Bytes {
+        encode(self)
+    }
+}
+
+#[allow(clippy::expect_used)]
+fn encode(frame: &impl Serialize) -> Utf8Bytes {
+    // Serialising cannot fail: every key is a string, and writing to a String does not fail.
+    serde_json::to_string(frame)
+        .expect("a frame has only string keys")
+        .into()
 }

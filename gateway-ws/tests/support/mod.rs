@@ -214,6 +214,18 @@ pub async fn append_envelope(log: &Arc<dyn EventLog>, envelope: &Envelope) -> Po
     within("appending", appending).await.unwrap().position
 }
 
+/// Appends it once the log can be reached again.
+pub async fn append_patiently(log: &Arc<dyn EventLog>, envelope: &Envelope) -> Position {
+    within("appending", async {
+        loop {
+            if let Ok(appended) = log.append(NewEvent::from(envelope), Expect::Any).await {
+                return appended.position;
+            }
+        }
+    })
+    .await
+}
+
 pub async fn user(log: &Arc<dyn EventLog>, name: &str) -> UserId {
     let user_id = UserId::random();
     let event = Event::UserCreated(UserCreated {

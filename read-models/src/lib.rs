@@ -13,6 +13,7 @@ mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod url;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,10 +25,11 @@ pub use crate::port::{ReadModelError, ReadModels};
 pub use crate::progress::Progress;
 pub use crate::rows::{
     Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, MAX_PAGE, MessageRow, Page, PageStart,
-    Receipt, RecentRow, RoomDeletion, RoomRow, UserRow,
+    Receipt, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
 };
 pub use crate::sqlite::SqliteReadModels;
 pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};
+pub use crate::words::Words;
 
 /// Opens the read models at `url`. A SQLite file is opened or created; MongoDB is first contacted when it
 /// is used, so that a process can start before it.

@@ -7,6 +7,7 @@ mod apply;
 mod documents;
 mod plan;
 mod queries;
+mod search;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use self::documents::{
 };
 use crate::{
     Batch, Checkpoint, DeadLetter, MessageRow, Page, ReadModelError, ReadModels, RecentRow,
-    RoomDeletion, RoomRow, UserRow,
+    RoomDeletion, RoomRow, Search, UserRow,
 };
 
 /// The version of the collections' layout.
@@ -61,6 +62,9 @@ const MESSAGES_OF_ROOM: &str = "room_deleted_id";
 /// Of `messages`: the messages of a room by author, so that counting those by others walks over none of
 /// one's own.
 const MESSAGES_OF_AUTHORS: &str = "room_deleted_author_id";
+
+/// Of `messages`: those of a room with a certain word in order.
+const MESSAGES_BY_WORD: &str = "room_words_id";
 
 /// Read models in a MongoDB database.
 pub struct MongoReadModels {
@@ -227,6 +231,11 @@ impl Store {
                 MESSAGES_OF_AUTHORS,
             ),
             (
+                "messages",
+                doc! { "room": 1, "words": 1, "_id": -1 },
+                MESSAGES_BY_WORD,
+            ),
+            (
                 "marks",
                 doc! { "room": 1, "reader": 1, "upTo": 1 },
                 "room_reader_up_to",
@@ -366,6 +375,15 @@ impl ReadModels for MongoReadModels {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         self.run(QUERY_LIMIT, move |store| store.conversation(room, page))
+            .await
+    }
+
+    async fn search(
+        &self,
+        user: UserId,
+        search: Search,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.search(user, search))
             .await
     }
 

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, UserId};
 
 use crate::{
-    Batch, Checkpoint, DeadLetter, MessageRow, Page, RecentRow, RoomDeletion, RoomRow, UserRow,
+    Batch, Checkpoint, DeadLetter, MessageRow, Page, RecentRow, RoomDeletion, RoomRow, Search,
+    UserRow,
 };
 
 /// Why an operation on the read models failed.
@@ -107,6 +108,14 @@ pub trait ReadModels: Send + Sync + 'static {
         room: RoomId,
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError>;
+
+    /// The messages, in rooms of `user`, that have all of the words: newest first. A room that is unknown or
+    /// that `user` is not a member of has none.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn search(&self, user: UserId, search: Search)
+    -> Result<Vec<MessageRow>, ReadModelError>;
 
     /// How many messages the `conversation.read` event at `position` made read for its reader, not
     /// counting those deleted since; at most [`crate::COUNT_CAP`].

@@ -6,6 +6,7 @@
 
 mod apply;
 mod queries;
+mod search;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Batch, Checkpoint, DeadLetter, MessageRow, Page, ReadModelError, ReadModels, RecentRow,
-    RoomDeletion, RoomRow, UserRow,
+    RoomDeletion, RoomRow, Search, UserRow,
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
@@ -289,6 +290,15 @@ impl ReadModels for SqliteReadModels {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         self.read(move |snapshot| queries::conversation(snapshot, room, page))
+            .await
+    }
+
+    async fn search(
+        &self,
+        user: UserId,
+        search: Search,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        self.read(move |snapshot| search::search(snapshot, user, &search))
             .await
     }
 

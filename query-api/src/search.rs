@@ -18,7 +18,7 @@ use crate::view::Profiles;
 const MAX_BYTES: usize = 1024;
 
 /// Different words in what is searched for; each is looked up by itself.
-const MAX_WORDS: usize = 32;
+const MAX_WORDS: usize = 64;
 
 /// The messages in the caller's rooms that have all of these words, the newest first.
 ///
@@ -30,7 +30,7 @@ const MAX_WORDS: usize = 32;
     path = "/search",
     tag = "rooms",
     params(
-        ("q" = String, Query, description = "the words: at least one, at most 32 different ones (where a script writes no spaces, each character and each pair of neighbours is one), at most 1 KiB"),
+        ("q" = String, Query, description = "the words: at least one, at most 64 different ones (where a script writes no spaces, each character and each pair of neighbours is one), at most 1 KiB"),
         ("room" = Option<String>, Query, description = "a room's id: only messages in it"),
         ("before" = Option<String>, Query, description = "a message id: only messages older than it. The last message of an answer leads to the next"),
         ("limit" = Option<String>, Query, description = "messages at most, up to 100; 10 when absent, 0 or no number"),

@@ -311,7 +311,7 @@ fn a_search_told_by_hand() {
 
 #[test]
 fn a_search_goes_through_hundreds_of_rooms_in_the_order_of_messages() {
-    on_every_stack(async |_, read_models| {
+    on_every_stack(async |stack, read_models| {
         // Given more rooms than one query looks into, with messages in turn, and rooms of others.
         let mut history = History::default();
         let rooms = history.many_rooms(0, 450);
@@ -329,6 +329,14 @@ fn a_search_goes_through_hundreds_of_rooms_in_the_order_of_messages() {
         }
         apply_all(read_models.as_ref(), &history).await;
 
+        let server = match stack {
+            Stack::Sqlite(_) => None,
+            Stack::Mongo(database) => Some(database.connect().await.unwrap()),
+        };
+        if let Some(server) = &server {
+            server.run_command(doc! { "profile": 2 }).await.unwrap();
+        }
+
         // When Anna reads page by page, then she gets each message once.
         for (query, expected) in [("common", 1_350), ("rare", 15), ("rare common", 15)] {
             let mut found = Vec::new();
@@ -344,6 +352,14 @@ fn a_search_goes_through_hundreds_of_rooms_in_the_order_of_messages() {
             let all: Vec<MessageId> = all.map(|(message, _)| *message).collect();
             assert_eq!(found, all, "{query}");
             assert_eq!(found.len(), expected, "{query}");
+        }
+        // And no database has sorted what it found.
+        if let Some(server) = server {
+            let profile = server.collection::<Document>("system.profile");
+            let count = async |filter| profile.count_documents(filter).await.unwrap();
+            assert_eq!(count(doc! { "hasSortStage": true }).await, 0);
+            let by_word = doc! { "planSummary": { "$regex": "words: 1" } };
+            assert!(count(by_word).await > 40);
         }
     });
 }

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use projector::{Options, Status};
 use read_models::{
     Batch, Checkpoint, DeadLetter, MessageRow, Page, PageStart, ReadModelError, ReadModels,
-    RecentRow, RoomDeletion, RoomRow, SqliteReadModels, UserRow,
+    RecentRow, RoomDeletion, RoomRow, Search, SqliteReadModels, UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -193,6 +193,10 @@ impl ReadModels for Models {
     }
 
     async fn conversation(&self, _: RoomId, _: Page) -> Result<Vec<MessageRow>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+
+    async fn search(&self, _: UserId, _: Search) -> Result<Vec<MessageRow>, ReadModelError> {
         unreachable!("projectors don't query")
     }
 

@@ -125,6 +125,16 @@ answer!(
     }
 );
 
+answer!(
+    /// Answers a search.
+    SearchAnswer {
+        /// The messages that have all of the words, newest first.
+        messages: Vec<Message>,
+        /// Those who wrote or have read one of them.
+        users: Vec<User>,
+    }
+);
+
 /// How many messages were marked as read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

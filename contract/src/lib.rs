@@ -11,7 +11,7 @@ mod shapes;
 pub use answers::{
     ConversationAnswer, DeleteMessageAnswer, DeleteRoomAnswer, DeleteUserAnswer, InitiateAnswer,
     InitiatedRoom, LoginAnswer, MarkReadAnswer, MarkReadResult, PostAnswer, RecentAnswer,
-    UserAnswer, UsersAnswer,
+    SearchAnswer, UserAnswer, UsersAnswer,
 };
 pub use problem::Problem;
 pub use requests::{

@@ -1,10 +1,12 @@
 //! Who asks, and from which position on the answer must be.
 
 use axum::http::HeaderMap;
-use events::{Position, UserId};
+use contract::texts;
+use events::{Position, RoomId, UserId};
 use platform::config::AuthMode;
 use platform::error::ApiError;
 use platform::http::POSITION;
+use read_models::RoomRow;
 
 use crate::{Options, POSITION_WAIT};
 
@@ -39,6 +41,22 @@ impl Options {
             Ok(claims.user)
         } else {
             Err(ApiError::invalid_token("the token's user does not exist"))
+        }
+    }
+
+    /// The room that a request names, which only a member may look into.
+    pub(crate) async fn room_of_member(
+        &self,
+        room: &str,
+        member: UserId,
+    ) -> Result<RoomRow, ApiError> {
+        let unknown = || ApiError::not_found(texts::UNKNOWN_ROOM);
+        let id: RoomId = room.parse().map_err(|_| unknown())?;
+        let room = self.read_models.room(id).await?.ok_or_else(unknown)?;
+        if room.members.contains(&member) {
+            Ok(room)
+        } else {
+            Err(ApiError::forbidden(texts::NOT_A_MEMBER))
         }
     }
 

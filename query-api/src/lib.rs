@@ -3,6 +3,7 @@
 mod caller;
 mod page;
 mod rooms;
+mod search;
 mod users;
 mod view;
 
@@ -34,5 +35,6 @@ pub fn routes(options: Options) -> OpenApiRouter {
         .routes(routes!(users::get))
         .routes(routes!(rooms::recent))
         .routes(routes!(rooms::conversation))
+        .routes(routes!(search::search))
         .with_state(Arc::new(options))
 }

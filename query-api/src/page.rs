@@ -21,21 +21,48 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestedPage {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+        let parameters = Parameters::from_request_parts(parts, state).await?;
+        let mut errors = FieldErrors::new();
+        let page = parameters.page(&mut errors);
+        if errors.is_empty() {
+            Ok(Self(page))
+        } else {
+            Err(ApiError::validation(errors))
+        }
+    }
+}
+
+/// The parameters in a request's query.
+#[derive(Debug)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::from_request_parts(parts, state)
             .await
             .map_err(|_| ApiError::bad_request("the query is not valid URL encoding"))?;
-        let value = |name: &str| {
-            let pair = pairs.iter().find(|(key, _)| key == name);
-            pair.map(|(_, value)| value.as_str())
-        };
+        Ok(Self(pairs))
+    }
+}
+
+impl Parameters {
+    /// The first parameter of this name.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        let pair = self.0.iter().find(|(key, _)| key == name);
+        pair.map(|(_, value)| value.as_str())
+    }
+
+    /// The part of a list that they name.
+    pub(crate) fn page(&self, errors: &mut FieldErrors) -> Page {
         read(
-            value("page"),
-            value("limit"),
-            value("before"),
-            value("after"),
+            self.value("page"),
+            self.value("limit"),
+            self.value("before"),
+            self.value("after"),
+            errors,
         )
-        .map(Self)
-        .map_err(ApiError::validation)
     }
 }
 
@@ -44,15 +71,15 @@ fn read(
     limit: Option<&str>,
     before: Option<&str>,
     after: Option<&str>,
-) -> Result<Page, FieldErrors> {
-    let mut errors = FieldErrors::new();
-    let number = whole_number("page", page, &mut errors).unwrap_or(0);
-    let limit = match whole_number("limit", limit, &mut errors) {
+    errors: &mut FieldErrors,
+) -> Page {
+    let number = whole_number("page", page, errors).unwrap_or(0);
+    let limit = match whole_number("limit", limit, errors) {
         None | Some(0) => DEFAULT_LIMIT,
         Some(limit) => limit.min(MAX_LIMIT),
     };
-    let before = cursor("before", before, &mut errors);
-    let after = cursor("after", after, &mut errors);
+    let before = cursor("before", before, errors);
+    let after = cursor("after", after, errors);
     let start = match (before, after) {
         (Some(_), Some(_)) => {
             errors.insert("after", "use either before or after".to_owned());
@@ -66,13 +93,9 @@ fn read(
         (Some(message), None) => PageStart::Before(message),
         (None, Some(message)) => PageStart::After(message),
     };
-    if errors.is_empty() {
-        // The cap keeps the limit far below what fits.
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        Ok(Page { start, limit })
-    } else {
-        Err(errors)
-    }
+    // The cap keeps the limit far below what fits.
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    Page { start, limit }
 }
 
 /// Reads a number as the tutorial's `parseInt(text)` does, whose result it replaces by a default when
@@ -114,6 +137,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    fn read(
+        page: Option<&str>,
+        limit: Option<&str>,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> Result<Page, FieldErrors> {
+        let mut errors = FieldErrors::new();
+        let page = super::read(page, limit, before, after, &mut errors);
+        if errors.is_empty() {
+            Ok(page)
+        } else {
+            Err(errors)
+        }
+    }
 
     fn numbered(page: &str, limit: &str) -> Result<(u64, u32), FieldErrors> {
         match read(Some(page), Some(limit), None, None)? {

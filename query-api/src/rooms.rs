@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use contract::{ConversationAnswer, Problem, RecentAnswer, texts};
-use events::RoomId;
+use contract::{ConversationAnswer, Problem, RecentAnswer};
 use platform::error::ApiError;
 
 use crate::Options;
@@ -90,13 +89,8 @@ pub(crate) async fn conversation(
 ) -> Result<Json<ConversationAnswer>, ApiError> {
     options.reach(&headers).await?;
     let caller = options.member(&headers).await?;
-    let unknown = || ApiError::not_found(texts::UNKNOWN_ROOM);
-    let id: RoomId = room.parse().map_err(|_| unknown())?;
-    let room = options.read_models.room(id).await?.ok_or_else(unknown)?;
-    if !room.members.contains(&caller) {
-        return Err(ApiError::forbidden(texts::NOT_A_MEMBER));
-    }
-    let rows = options.read_models.conversation(id, page).await?;
+    let room = options.room_of_member(&room, caller).await?;
+    let rows = options.read_models.conversation(room.id, page).await?;
     let mut ids = room.members.clone();
     ids.extend(rows.iter().map(|row| row.author));
     let profiles = Profiles::load(options.read_models.as_ref(), ids).await?;

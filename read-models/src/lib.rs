@@ -19,6 +19,7 @@ mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod url;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,13 +34,14 @@ pub use crate::port::{Projection, ReadModelError, ReadModels};
 pub use crate::progress::Progress;
 pub use crate::rows::{
     Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, Fence, Lease, MAX_PAGE, MessageRow, Page,
-    PageStart, Receipt, RecentRow, RoomDeletion, RoomRow, UserRow,
+    PageStart, Receipt, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
 };
 pub use crate::snapshot::{
     Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
 };
 pub use crate::sqlite::{SqliteCatalogue, SqliteReadModels};
 pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};
+pub use crate::words::Words;
 
 /// The version of what is stored and how. A program reads and writes generations of its own version only:
 /// whoever changes the tables, the documents or what is made of an event raises it, and the projector then

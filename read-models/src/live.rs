@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     Catalogue, Checkpoint, DeadLetter, Generations, MessageRow, Page, Projection, ReadModelError,
-    ReadModels, RecentRow, RoomDeletion, RoomRow, UserRow,
+    ReadModels, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
 };
 
 /// How old what is known of the catalogue may be. Whoever changes a generation's state waits for longer
@@ -197,6 +197,17 @@ impl ReadModels for Live {
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         match self.current().await? {
             Some(current) => current.conversation(room, page).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn search(
+        &self,
+        user: UserId,
+        search: Search,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        match self.current().await? {
+            Some(current) => current.search(user, search).await,
             None => Ok(Vec::new()),
         }
     }

@@ -11,6 +11,7 @@ mod lease;
 mod migrations;
 mod plan;
 mod queries;
+mod search;
 mod snapshot;
 
 use std::time::Duration;
@@ -32,7 +33,7 @@ use self::documents::{
 };
 use crate::{
     Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, Projection, ReadModelError,
-    ReadModels, RecentRow, RoomDeletion, RoomRow, Snapshot, UserRow,
+    ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
 };
 
 /// How long a query may take.
@@ -50,6 +51,9 @@ const MESSAGES_OF_ROOM: &str = "room_deleted_id";
 /// Of the messages: those of a room by author, so that counting those by others walks over none of
 /// one's own.
 const MESSAGES_OF_AUTHORS: &str = "room_deleted_author_id";
+
+/// Of the messages: those of a room with a certain word in order.
+const MESSAGES_BY_WORD: &str = "room_words_id";
 
 /// A generation of the read models in a MongoDB database.
 pub struct MongoReadModels {
@@ -313,6 +317,15 @@ impl ReadModels for MongoReadModels {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         self.run(QUERY_LIMIT, move |store| store.conversation(room, page))
+            .await
+    }
+
+    async fn search(
+        &self,
+        user: UserId,
+        search: Search,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.search(user, search))
             .await
     }
 

@@ -6,7 +6,7 @@ use events::{MessageId, Position, RoomId, UserId};
 
 use crate::{
     Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, RecentRow, RoomDeletion,
-    RoomRow, Snapshot, UserRow,
+    RoomRow, Search, Snapshot, UserRow,
 };
 
 /// Why an operation on the read models failed.
@@ -158,6 +158,14 @@ pub trait ReadModels: Send + Sync + 'static {
         room: RoomId,
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError>;
+
+    /// The messages, in rooms of `user`, that have all of the words: newest first. A room that is unknown or
+    /// that `user` is not a member of has none.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn search(&self, user: UserId, search: Search)
+    -> Result<Vec<MessageRow>, ReadModelError>;
 
     /// How many messages the `conversation.read` event at `position` made read for its reader, not
     /// counting those deleted since; at most [`crate::COUNT_CAP`].

@@ -3,6 +3,8 @@
 use event_log::Incarnation;
 use events::{Envelope, MessageId, Position, RoomId, RoomType, Timestamp, UserId, UserType};
 
+use crate::Words;
+
 /// Unread and newly read messages are counted up to this many: more are reported as this many, so that
 /// counting costs the same at any history.
 pub const COUNT_CAP: u64 = 1_000;
@@ -164,6 +166,32 @@ pub enum PageStart {
     Before(MessageId),
     /// The oldest items newer than this message.
     After(MessageId),
+}
+
+/// Which messages are asked for by the words in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// All of these must occur. Without any nothing is found.
+    pub words: Words,
+    /// Only in this room.
+    pub room: Option<RoomId>,
+    /// Only those older than this message.
+    pub before: Option<MessageId>,
+    /// How many messages at most; 1 to 100.
+    pub limit: u32,
+}
+
+impl Search {
+    /// The limit, kept within what a page may hold.
+    pub(crate) fn items(&self) -> usize {
+        self.limit.clamp(1, MAX_PAGE) as usize
+    }
+
+    /// The place in the log that everything found lies before.
+    pub(crate) fn bound(&self) -> i64 {
+        self.before
+            .map_or(i64::MAX, |message| sequence(message.position()))
+    }
 }
 
 /// What deleting a room did.

@@ -9,6 +9,7 @@ mod apply;
 mod catalogue;
 mod lease;
 mod queries;
+mod search;
 mod snapshot;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 pub use self::catalogue::SqliteCatalogue;
 use crate::{
     Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, Projection, ReadModelError,
-    ReadModels, RecentRow, RoomDeletion, RoomRow, Snapshot, UserRow,
+    ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
@@ -344,6 +345,15 @@ impl ReadModels for SqliteReadModels {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         self.read(move |snapshot| queries::conversation(snapshot, room, page))
+            .await
+    }
+
+    async fn search(
+        &self,
+        user: UserId,
+        search: Search,
+    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        self.read(move |snapshot| search::search(snapshot, user, &search))
             .await
     }
 

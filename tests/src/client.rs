@@ -209,6 +209,16 @@ impl TestClient {
         self.send(Method::GET, &path, None).await
     }
 
+    /// `GET /search` with these parameters, which are encoded here.
+    ///
+    /// # Panics
+    /// There is no answer.
+    pub async fn search(&self, parameters: &[(&str, &str)]) -> Answer {
+        let url = reqwest::Url::parse_with_params("http://encoding/", parameters).unwrap();
+        let path = with_query("/search", url.query().unwrap_or_default());
+        self.send(Method::GET, &path, None).await
+    }
+
     /// `PUT /room/:roomId/mark-read`, everything.
     pub async fn mark_read(&self, room: &str) -> Answer {
         self.send(Method::PUT, &format!("/room/{room}/mark-read"), None)

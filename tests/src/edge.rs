@@ -279,6 +279,7 @@ mod tests {
             ("HEAD", "/users", "query-api"),
             ("OPTIONS", "/room/initiate", "query-api"),
             ("GET", "/room/1?page=2&limit=3", "query-api"),
+            ("GET", "/search?q=%22a%00%22&room=1", "query-api"),
             ("GET", "/audit/events?room=1", "query-api"),
             ("GET", "/openapi.json", "query-api"),
             ("GET", "/docs/", "query-api"),

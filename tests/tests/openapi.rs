@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every route of the contract and of Hansard's own, with the statuses that the other suites see.
-const OPERATIONS: [(&str, &str, &[u16]); 15] = [
+const OPERATIONS: [(&str, &str, &[u16]); 16] = [
     ("post", "/login/{userId}", &[200, 400, 404, 503]),
     ("get", "/users", &[200, 400, 401, 503]),
     ("post", "/users", &[200, 400, 401, 403, 413, 415, 422, 503]),
@@ -27,6 +27,7 @@ const OPERATIONS: [(&str, &str, &[u16]); 15] = [
     ),
     ("get", "/room", &[200, 400, 401, 503]),
     ("get", "/room/{roomId}", &[200, 400, 401, 403, 404, 503]),
+    ("get", "/search", &[200, 400, 401, 403, 404, 503]),
     (
         "put",
         "/room/{roomId}/mark-read",
@@ -290,6 +291,17 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
                 anyone.conversation(&room, "").await,
                 eve.client.conversation(&room, "").await,
                 client.conversation(&nobody, "").await,
+            ],
+        ),
+        (
+            "get",
+            "/search",
+            vec![
+                client.search(&[("q", "x")]).await,
+                client.search(&[("q", "?")]).await,
+                anyone.search(&[("q", "x")]).await,
+                eve.client.search(&[("q", "x"), ("room", &room)]).await,
+                client.search(&[("q", "x"), ("room", &nobody)]).await,
             ],
         ),
         (

@@ -19,7 +19,7 @@ use projector::{Options, Status};
 use read_models::{
     Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, Lease, MessageRow,
     Page, PageStart, Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow,
-    Snapshot, SqliteReadModels, State, UserRow,
+    Search, Snapshot, SqliteReadModels, State, UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -274,6 +274,10 @@ impl ReadModels for Models {
     }
 
     async fn conversation(&self, _: RoomId, _: Page) -> Result<Vec<MessageRow>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+
+    async fn search(&self, _: UserId, _: Search) -> Result<Vec<MessageRow>, ReadModelError> {
         unreachable!("projectors don't query")
     }
 

@@ -560,7 +560,7 @@ where
 fn delete_message(message: i64, room: RoomId, position: i64) -> Document {
     doc! {
         "q": { "_id": message, "room": room.to_string(), "deleted": false },
-        "u": { "$set": { "deleted": true, "deletedAt": position }, "$unset": { "text": "" } },
+        "u": { "$set": { "deleted": true, "deletedAt": position }, "$unset": { "text": "", "words": "" } },
     }
 }
 

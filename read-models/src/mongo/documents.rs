@@ -62,6 +62,9 @@ pub(super) struct MessageDocument {
     /// Gone once deleted.
     #[serde(default)]
     pub text: String,
+    /// Those of the text, for search alone: queries leave them out. Gone once deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<String>,
     pub created_at: DateTime,
     pub deleted: bool,
     /// The position of the first deletion.

@@ -9,7 +9,7 @@ use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::IndexOptions;
 use serde::{Deserialize, Serialize};
 
-use super::{MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, insert};
+use super::{MESSAGES_BY_WORD, MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, insert};
 use crate::ReadModelError;
 
 /// An index to create.
@@ -47,6 +47,11 @@ fn steps() -> Vec<Vec<Index>> {
             "messages",
             doc! { "room": 1, "deleted": 1, "author": 1, "_id": 1 },
             MESSAGES_OF_AUTHORS,
+        ),
+        index(
+            "messages",
+            doc! { "room": 1, "words": 1, "_id": -1 },
+            MESSAGES_BY_WORD,
         ),
         index(
             "marks",

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::documents::{
     KeyDocument, MarkDocument, MessageDocument, RoomDocument, UserDocument, date,
 };
-use crate::Entry;
 use crate::rows::{normalised, sequence};
+use crate::{Entry, Words};
 
 /// What the database holds of the rooms and keys that a batch names.
 #[derive(Debug, Default)]
@@ -168,6 +168,7 @@ impl Fold {
                         room: event.room_id,
                         author: event.author,
                         text: event.message_text.clone(),
+                        words: Words::of(&event.message_text).into(),
                         created_at: at,
                         deleted: false,
                         deleted_at: None,

@@ -29,10 +29,10 @@ const LOOK_UPS: usize = 50;
 const MAX_OFFSET: u64 = 1 << 53;
 
 /// A room with messages of it whose readers are wanted.
-struct RoomPart<'a> {
-    room: RoomId,
-    members: &'a [UserId],
-    messages: &'a mut [MessageRow],
+pub(super) struct RoomPart<'a> {
+    pub room: RoomId,
+    pub members: &'a [UserId],
+    pub messages: &'a mut [MessageRow],
 }
 
 impl Store {
@@ -88,7 +88,7 @@ impl Store {
         self.find_room(id).await
     }
 
-    async fn find_room(&self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError> {
+    pub(super) async fn find_room(&self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError> {
         let filter = doc! { "_id": id.to_string(), "deletedAt": null };
         let found = self.rooms.find_one(filter).await.map_err(failure)?;
         Ok(found.map(RoomDocument::into_row))
@@ -161,7 +161,8 @@ impl Store {
         }
         let found = self
             .messages
-            .find(doc! { "_id": { "$in": ids }, "deleted": false });
+            .find(doc! { "_id": { "$in": ids }, "deleted": false })
+            .projection(doc! { "words": 0 });
         let found: Vec<MessageDocument> = collected(found.await).await?;
         let mut messages: HashMap<RoomId, MessageRow> = HashMap::new();
         for message in found {
@@ -215,6 +216,7 @@ impl Store {
             .sort(doc! { "_id": part.direction() })
             .skip(part.offset)
             .limit(part.limit)
+            .projection(doc! { "words": 0 })
             .hint(hint(MESSAGES_OF_ROOM));
         let found: Vec<MessageDocument> = collected(found.await).await?;
         found.into_iter().map(MessageDocument::into_row).collect()
@@ -222,7 +224,10 @@ impl Store {
 
     /// Who has read the messages: reads the marks among each room's and one more for each member, not all
     /// that came after.
-    async fn fill_receipts(&self, rooms: Vec<RoomPart<'_>>) -> Result<(), ReadModelError> {
+    pub(super) async fn fill_receipts(
+        &self,
+        rooms: Vec<RoomPart<'_>>,
+    ) -> Result<(), ReadModelError> {
         let mut look_ups = Vec::new();
         for room in &rooms {
             let Some((oldest, newest)) = receipts::range(room.messages) else {

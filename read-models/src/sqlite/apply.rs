@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use events::{Event, MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{failure, lease, queries};
+use super::{failure, lease, queries, search};
 use crate::rows::{normalised, sequence};
 use crate::{Batch, DeadLetter, Entry, Fence, ReadModelError};
 
@@ -176,6 +176,7 @@ impl Fold<'_> {
                             at
                         ],
                     )?;
+                    search::add(self.transaction, position, room, &event.message_text)?;
                     self.touched.insert(room);
                 }
             }
@@ -191,6 +192,7 @@ impl Fold<'_> {
                         ],
                     )?;
                     if deleted == 1 {
+                        search::remove(self.transaction, event.message_id)?;
                         self.touched.insert(room);
                     }
                 }
@@ -293,6 +295,7 @@ impl Fold<'_> {
              WHERE position = ?1",
             params![room, sequence(position)],
         )?;
+        search::remove_room(self.transaction, room)?;
         for sql in [
             "DELETE FROM messages WHERE room = ?1 AND deleted_at IS NULL",
             "DELETE FROM messages WHERE room = ?1 AND deleted_at IS NOT NULL",

@@ -21,7 +21,7 @@ const USER: &str = "SELECT id, first_name, last_name, type, created_at, updated_
 
 const ROOM: &str = "SELECT position, type FROM rooms WHERE id = ?1 AND deleted_at IS NULL";
 
-const ROOM_BY_ROW: &str = "SELECT id, type FROM rooms WHERE position = ?1";
+pub(super) const ROOM_BY_ROW: &str = "SELECT id, type FROM rooms WHERE position = ?1";
 
 const MEMBERS: &str = "SELECT user FROM room_members WHERE room = ?1 ORDER BY user";
 
@@ -31,7 +31,7 @@ const RECENT_OLDER: &str = "SELECT room, last_message FROM room_members
 const RECENT_NEWER: &str = "SELECT room, last_message FROM room_members
      WHERE user = ?1 AND last_message > ?2 ORDER BY last_message LIMIT ?3 OFFSET ?4";
 
-const MESSAGE: &str =
+pub(super) const MESSAGE: &str =
     "SELECT id, author, text, created_at FROM messages WHERE id = ?1 AND deleted_at IS NULL";
 
 const MESSAGES_OLDER: &str = "SELECT id, author, text, created_at FROM messages
@@ -91,6 +91,8 @@ const STATEMENTS: &[&str] = &[
     ROOM_DELETION,
     KEY,
     DEAD_LETTERS,
+    super::search::ROOMS,
+    super::search::FOUND,
 ];
 
 /// How SQLite goes about each of [`STATEMENTS`].
@@ -194,7 +196,7 @@ pub(super) fn find_room(
     Ok(Some((row, room)))
 }
 
-fn members(snapshot: &Connection, room: i64) -> rusqlite::Result<Vec<UserId>> {
+pub(super) fn members(snapshot: &Connection, room: i64) -> rusqlite::Result<Vec<UserId>> {
     snapshot
         .prepare_cached(MEMBERS)?
         .query_map(params![room], |row| user_id(row, 0))?
@@ -294,7 +296,7 @@ pub(super) fn conversation(
 
 /// Who has read `messages` of the room: reads the marks among them and one more for each member, not all
 /// that came after.
-fn fill_receipts(
+pub(super) fn fill_receipts(
     snapshot: &Connection,
     room: i64,
     members: &[UserId],
@@ -444,7 +446,7 @@ pub(super) fn user_row(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     })
 }
 
-fn message_row(row: &Row<'_>, room: RoomId) -> rusqlite::Result<MessageRow> {
+pub(super) fn message_row(row: &Row<'_>, room: RoomId) -> rusqlite::Result<MessageRow> {
     Ok(MessageRow {
         id: MessageId::at(position(row.get(0)?)),
         room,

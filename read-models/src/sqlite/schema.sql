@@ -61,6 +61,13 @@ CREATE INDEX messages_live_by_author ON messages (room, author, id, deleted_at)
     WHERE deleted_at IS NULL;
 CREATE INDEX messages_deleted ON messages (room, id) WHERE deleted_at IS NOT NULL;
 
+-- The words of the messages that are not deleted, found by `MATCH`; a row's id is the message's. They come
+-- from `words.rs` as lower-case letters, digits and marks, so the tokenizer only sees where the spaces are.
+-- Nothing but the index is kept.
+CREATE VIRTUAL TABLE message_words USING fts5(
+    room, words, content = '', contentless_delete = 1, detail = column, tokenize = 'ascii'
+);
+
 -- That somebody read a room: the messages after from_message, up to and with up_to. The marks of one
 -- reader in one room join end to end.
 CREATE TABLE marks (

@@ -2,7 +2,7 @@
 //! stored verified against the log.
 
 use events::{Envelope, Event, MessageId, Position};
-use read_models::{Entry, Page, PageStart, Projection};
+use read_models::{Entry, Page, PageStart, Projection, Search, Words};
 
 use super::history::{self, USERS};
 use super::model::Model;
@@ -25,6 +25,41 @@ fn pages(entries: &[Entry], thorough: bool) -> Vec<Page> {
         })
     });
     pages.collect()
+}
+
+/// Searches for what the messages say: words of theirs, whole texts, two texts at once, and nothing.
+fn searches(entries: &[Entry], thorough: bool) -> Vec<Search> {
+    let texts: Vec<&str> = entries
+        .iter()
+        .filter_map(|entry| match &entry.envelope.event {
+            Event::MessagePosted(event) => Some(event.message_text.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut queries: Vec<String> = vec![" ?".to_owned(), "absent".to_owned()];
+    let step = if thorough { 1 } else { 1 + texts.len() / 6 };
+    for (text, other) in texts.iter().zip(texts.iter().rev()).step_by(step) {
+        queries.push((*text).to_owned());
+        queries.push(text.to_uppercase());
+        queries.push(format!("{other} {text}"));
+        queries.extend(Words::of(text).iter().take(2).map(str::to_owned));
+    }
+    let last = entries.last().map_or(0, |entry| entry.position.get());
+    let parts = [(None, 100), (Some(1 + last / 2), 2), (Some(u64::MAX), 1)];
+    let mut searches = Vec::new();
+    for (index, query) in queries.iter().enumerate() {
+        let (before, limit) = parts[index % parts.len()];
+        let rooms = history::rooms();
+        for room in [None, Some(rooms[index % rooms.len()])] {
+            searches.push(Search {
+                words: Words::of(query),
+                room,
+                before: before.map(|sequence| MessageId::at(Position::new(sequence))),
+                limit,
+            });
+        }
+    }
+    searches
 }
 
 /// Compares the answers after `entries`. `thorough` puts many more pages to the test.
@@ -65,6 +100,14 @@ pub async fn compare(read_models: &dyn Projection, entries: &[Entry], thorough: 
                 "{user} {page:?}"
             );
         }
+    }
+    for (index, search) in searches(entries, thorough).into_iter().enumerate() {
+        let user = history::user(index as u8 / 2 % USERS);
+        assert_eq!(
+            read_models.search(user, search.clone()).await.unwrap(),
+            model.search(user, &search),
+            "{user} {search:?}"
+        );
     }
     for Entry { position, envelope } in entries {
         match &envelope.event {

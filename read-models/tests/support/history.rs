@@ -77,6 +77,27 @@ impl History {
         MessageId::at(self.push(0, Some(author), None, posted(room, author, text)))
     }
 
+    /// Rooms of `owner` with somebody else each, who is in no other.
+    pub fn many_rooms(&mut self, owner: u8, count: u32) -> Vec<RoomId> {
+        let mut rooms = Vec::new();
+        for number in 0..count {
+            let other = UserId::from_uuid(Uuid::from_u128(u128::from(number) << 64 | 9));
+            let mut members = vec![user(owner), other];
+            members.sort_unstable();
+            let room_id = RoomId::derive(RoomType::ConsumerToConsumer, &members, 0);
+            rooms.push(room_id);
+            let event = Event::RoomInitiated(RoomInitiated {
+                room_id,
+                room_type: RoomType::ConsumerToConsumer,
+                members,
+                initiator: user(owner),
+                generation: 0,
+            });
+            self.push(0, Some(owner), None, event);
+        }
+        rooms
+    }
+
     pub fn read(&mut self, room: RoomId, reader: u8, up_to: Option<MessageId>) -> Position {
         self.push(0, Some(reader), None, read(room, reader, up_to))
     }
@@ -190,7 +211,9 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::DeleteUser),
         4 => Just(What::Initiate),
         1 => Just(What::DeleteRoom),
-        16 => "[a-z\\PC]{0,6}".prop_map(What::Post),
+        8 => "[a-z\\PC]{0,6}".prop_map(What::Post),
+        // Words that come up again and again.
+        8 => "([aÀbßΣ東京ไ]{1,2}[ .'\"*]){0,4}".prop_map(What::Post),
         4 => Just(What::DeleteMessage),
         1 => Just(What::DeleteMessageElsewhere),
         1 => prop_oneof![0..90_u64, Just(u64::MAX)].prop_map(What::DeleteNothing),

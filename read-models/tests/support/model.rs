@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use events::{Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use read_models::{
     COUNT_CAP, Entry, MessageRow, Page, PageStart, Receipt, RecentRow, RoomDeletion, RoomRow,
-    UserRow,
+    Search, UserRow, Words,
 };
 use uuid::Uuid;
 
@@ -230,6 +230,19 @@ impl Model {
         let mut page = part(newest_first, |id| *id, page);
         page.reverse();
         page.into_iter().map(|id| self.message(id)).collect()
+    }
+
+    pub fn search(&self, user: UserId, search: &Search) -> Vec<MessageRow> {
+        let found = self.messages.iter().rev().filter(|(id, message)| {
+            message.deleted_at.is_none()
+                && self.is_member(message.room, user)
+                && search.room.is_none_or(|room| room == message.room)
+                && search.before.is_none_or(|before| **id < before)
+                && !search.words.is_empty()
+                && search.words.are_all_in(&Words::of(&message.text))
+        });
+        let found = found.take(search.limit as usize);
+        found.map(|(id, _)| self.message(*id)).collect()
     }
 
     pub fn newly_read(&self, position: Position) -> u64 {

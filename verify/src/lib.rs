@@ -30,6 +30,9 @@ const SETTLING: Duration = Duration::from_secs(30);
 /// How soon to look again.
 const SETTLING_STEP: Duration = Duration::from_millis(10);
 
+/// Progress is told every so many events.
+const TOLD_EVERY: u64 = 1_000;
+
 /// How many dead letters are read at a time.
 const PAGE: u32 = 1_000;
 
@@ -258,9 +261,12 @@ impl Record<'_> {
                     is_set_aside: self.set_aside.contains(&position),
                 };
                 each(position, read);
-                (self.progress)(before + position.get(), total);
+                if position.get() % TOLD_EVERY == 0 {
+                    (self.progress)(before + position.get(), total);
+                }
             }
         }
+        (self.progress)(before + length, total);
         self.passed += 1;
         Ok(())
     }

@@ -39,7 +39,7 @@ const PAGE: u32 = 1_000;
 /// How to verify.
 pub struct Options<'a> {
     /// How many events to hold at a time, more or less: ids spread them evenly, but a room is held as a
-    /// whole. With 500,000 it is about 100 MB.
+    /// whole. A message takes some 150 bytes.
     pub at_once: u64,
     /// How many differences to list; the rest are counted.
     pub listed: usize,

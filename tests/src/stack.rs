@@ -181,7 +181,7 @@ struct Process {
 }
 
 impl Stack {
-    /// Starts what was [prepared](Self::prepare) and waits until all of it is ready.
+    /// Starts everything that there is and waits until all of it is ready.
     ///
     /// # Panics
     /// It is not ready in time, or a process ends.
@@ -518,7 +518,7 @@ impl Stack {
         TestClient::new(&format!("http://{address}"))
     }
 
-    /// The parts that this Hansard has, servers first, in the order in which [`Self::start`] starts them.
+    /// The parts that this Hansard has, servers first, in the order in which [`Self::start_all`] starts them.
     /// A process that is several parts is named once, by its first.
     #[must_use]
     pub fn services(&self) -> Vec<Service> {

@@ -8,6 +8,7 @@ use read_models::{Batch, DeadLetter, Entry, ReadModelError};
 use tokio_util::sync::CancellationToken;
 
 use crate::gather::Gathered;
+use crate::status::{Stage, age};
 use crate::{Options, ProjectorError, backoff};
 
 /// What came of a batch.
@@ -30,7 +31,13 @@ pub(crate) async fn apply(
 ) -> Result<Applied, ProjectorError> {
     let begun = Instant::now();
     let events = gathered.len();
-    let up_to = gathered.up_to;
+    let Gathered {
+        up_to,
+        stored,
+        waited,
+        decoding,
+        ..
+    } = gathered;
     let writer = Writer {
         options: &options,
         abandon: &abandon,
@@ -51,7 +58,18 @@ pub(crate) async fn apply(
     }
     metrics::counter!("hansard_projection_events_total").increment(events as u64);
     metrics::histogram!("hansard_projection_batch_events").record(events as f64);
-    metrics::histogram!("hansard_projection_batch_seconds").record(begun.elapsed().as_secs_f64());
+    for (stage, taken) in [
+        (Stage::Log, waited),
+        (Stage::Decode, decoding),
+        (Stage::Write, begun.elapsed()),
+    ] {
+        metrics::histogram!("hansard_projection_batch_seconds", "stage" => stage.as_str())
+            .record(taken);
+    }
+    let visible = metrics::histogram!("hansard_projection_visible_seconds");
+    for (stored_at, events) in stored {
+        visible.record_many(age(stored_at), events);
+    }
     Ok(Applied::UpTo(up_to))
 }
 

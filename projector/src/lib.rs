@@ -18,7 +18,7 @@ mod status;
 mod tend;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_log::{EventLog, Incarnation, LogError, Position, Tail};
 use futures::{FutureExt, StreamExt};
@@ -26,7 +26,7 @@ use read_models::{Batch, Checkpoint, Progress, ReadModelError, ReadModels};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::status::{Lag, Status};
+pub use crate::status::{Lag, Stage, Status};
 
 use crate::apply::Applied;
 use crate::gather::Gathered;
@@ -132,6 +132,16 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
     if let Some(progress) = &options.progress {
         progress.advance(&start);
     }
+    // The first batch will show that a projector is at work: before it, how far behind that begins.
+    let begun = async {
+        tend::look(&options, &start.incarnation).await?;
+        tend::tell(&options).await;
+        Ok(())
+    };
+    match shutdown.run_until_cancelled(begun).await {
+        Some(begun) => begun?,
+        None => return Ok(()),
+    }
 
     // Cancelled when this function ends, however it does: then the tasks end too.
     let abandon = CancellationToken::new();
@@ -151,6 +161,8 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
     let mut applying: Option<JoinHandle<Result<Applied, ProjectorError>>> = None;
     let mut projected = start.clone();
     let mut draining: Option<Draining> = None;
+    // Since when the log is asked for the next event.
+    let mut asked = Instant::now();
 
     loop {
         if applying.is_none() && !gathered.is_empty() {
@@ -161,6 +173,8 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
                 };
                 gathered.push(recorded?);
             }
+            options.status.writing(gathered.up_to);
+            asked = Instant::now();
             applying = Some(tokio::spawn(apply::apply(
                 options.clone(),
                 start.incarnation.clone(),
@@ -194,7 +208,13 @@ async fn follow(options: Options, shutdown: CancellationToken) -> Result<(), Pro
             }
             item = source.next(), if !gathered.is_full() => {
                 let Some(recorded) = item else { break };
-                gathered.push(recorded?);
+                let recorded = recorded?;
+                if gathered.is_empty() {
+                    options.status.gathering(recorded.position);
+                }
+                gathered.waited += options.status.waited_for(recorded.position, asked);
+                gathered.push(recorded);
+                asked = Instant::now();
             }
         }
     }
@@ -296,5 +316,6 @@ async fn prepare(
         position: Position::ZERO,
         incarnation: tail.incarnation,
         heartbeat: 0,
+        lag: Duration::ZERO,
     }))
 }

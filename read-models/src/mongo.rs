@@ -329,8 +329,9 @@ impl ReadModels for MongoReadModels {
             .await
     }
 
-    async fn heartbeat(&self) -> Result<(), ReadModelError> {
-        self.run(QUERY_LIMIT, Store::heartbeat).await
+    async fn heartbeat(&self, lag: Option<Duration>) -> Result<(), ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.heartbeat(lag))
+            .await
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {

@@ -1,5 +1,7 @@
 //! The port itself: [`ReadModels`] and its errors.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, UserId};
 
@@ -54,12 +56,13 @@ pub trait ReadModels: Send + Sync + 'static {
     /// [`ReadModelError`]; some of the batch may have been written, the checkpoint has not moved.
     async fn apply(&self, batch: &Batch) -> Result<(), ReadModelError>;
 
-    /// Shows that a projector is at work: moves the checkpoint's heartbeat. Does nothing before the first
-    /// batch.
+    /// Shows that a projector is at work: moves the checkpoint's heartbeat, and tells those who look at the
+    /// checkpoint how far behind the log the projector is; `None` leaves what was told before. Does nothing
+    /// before the first batch.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn heartbeat(&self) -> Result<(), ReadModelError>;
+    async fn heartbeat(&self, lag: Option<Duration>) -> Result<(), ReadModelError>;
 
     /// Keeps a dead letter. Repeating it changes nothing.
     ///

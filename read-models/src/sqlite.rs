@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long a connection waits for another process's write to end.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -187,9 +187,9 @@ fn create_tables(connection: &mut Connection) -> Result<(), ReadModelError> {
     match version {
         SCHEMA_VERSION => return Ok(()),
         0 => {}
-        newer => {
+        other => {
             return Err(ReadModelError::Unusable(format!(
-                "the file has schema version {newer} and this program knows {SCHEMA_VERSION}: use the \
+                "the file has schema version {other} and this program knows {SCHEMA_VERSION}: use the \
                  program that wrote it, or another file"
             )));
         }
@@ -249,8 +249,8 @@ impl ReadModels for SqliteReadModels {
             .await
     }
 
-    async fn heartbeat(&self) -> Result<(), ReadModelError> {
-        self.write(|connection| apply::heartbeat(connection).map_err(failure))
+    async fn heartbeat(&self, lag: Option<Duration>) -> Result<(), ReadModelError> {
+        self.write(move |connection| apply::heartbeat(connection, lag).map_err(failure))
             .await
     }
 

@@ -6,6 +6,7 @@
 //! newest message never goes back to an older batch's, and of a deleted room nothing is written again.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use events::{RoomId, UserId};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -19,7 +20,7 @@ use super::documents::{
 };
 use super::plan::{self, Known, Plan, Reading, RoomDeletionAt, Touched, UserDeletion, plan};
 use super::{MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault, hint, insert};
-use crate::rows::sequence;
+use crate::rows::{millis, sequence};
 use crate::{Batch, DeadLetter, Entry, ReadModelError};
 
 /// Messages are inserted in this many parts side by side, each room in one of them.
@@ -128,6 +129,7 @@ impl Store {
                 position: 0,
                 incarnation: batch.incarnation.0.clone(),
                 heartbeat: 1,
+                lag_millis: 0,
             };
             insert(&self.checkpoints, vec![first]).await?;
             found = find().await.map_err(failure)?;
@@ -439,12 +441,13 @@ impl Store {
         Ok(())
     }
 
-    pub(super) async fn heartbeat(self) -> Result<(), ReadModelError> {
+    pub(super) async fn heartbeat(self, lag: Option<Duration>) -> Result<(), ReadModelError> {
+        let mut change = doc! { "$inc": { "heartbeat": 1_i64 } };
+        if let Some(lag) = lag {
+            change.insert("$set", doc! { "lagMillis": millis(lag) });
+        }
         self.checkpoints
-            .update_one(
-                doc! { "_id": CHECKPOINT },
-                doc! { "$inc": { "heartbeat": 1_i64 } },
-            )
+            .update_one(doc! { "_id": CHECKPOINT }, change)
             .await
             .map_err(failure)?;
         Ok(())

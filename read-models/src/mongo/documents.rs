@@ -103,12 +103,16 @@ pub(super) struct DeadLetterDocument {
 
 /// In `checkpoints`, the one with the id [`CHECKPOINT`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct CheckpointDocument {
     #[serde(rename = "_id")]
     pub id: String,
     pub position: i64,
     pub incarnation: String,
     pub heartbeat: i64,
+    /// How far behind the log the projector was by the last heartbeat.
+    #[serde(default)]
+    pub lag_millis: i64,
 }
 
 /// The id of the only checkpoint.

@@ -14,7 +14,7 @@ use super::apply::each;
 use super::documents::{CHECKPOINT, MarkDocument, MessageDocument, RoomDocument, UserDocument};
 use super::{MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, hint};
 use crate::receipts::{self, Mark};
-use crate::rows::{position, sequence};
+use crate::rows::{lag, position, sequence};
 use crate::{
     COUNT_CAP, Checkpoint, MessageRow, Page, PageStart, ReadModelError, RecentRow, RoomDeletion,
     RoomRow, UserRow,
@@ -41,6 +41,7 @@ impl Store {
             position: position(found.position),
             incarnation: Incarnation(found.incarnation),
             heartbeat: found.heartbeat.unsigned_abs(),
+            lag: lag(found.lag_millis),
         }))
     }
 

@@ -1,12 +1,13 @@
 //! Folding a batch of events into the tables, event by event in log order, in one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use events::{Event, MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{failure, queries};
-use crate::rows::{normalised, sequence};
+use crate::rows::{millis, normalised, sequence};
 use crate::{Batch, DeadLetter, Entry, ReadModelError};
 
 /// See [`crate::ReadModels::apply`].
@@ -49,7 +50,8 @@ fn fold(
     fold.update_last_messages()?;
     transaction
         .prepare_cached(
-            "INSERT INTO checkpoint (only_row, position, incarnation, heartbeat) VALUES (1, ?1, ?2, 1)
+            "INSERT INTO checkpoint (only_row, position, incarnation, heartbeat, lag_millis)
+             VALUES (1, ?1, ?2, 1, 0)
              ON CONFLICT (only_row) DO UPDATE SET position = ?1, heartbeat = heartbeat + 1",
         )?
         .execute(params![sequence(batch.up_to), batch.incarnation.0])?;
@@ -57,10 +59,12 @@ fn fold(
 }
 
 /// See [`crate::ReadModels::heartbeat`].
-pub(super) fn heartbeat(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn heartbeat(connection: &Connection, lag: Option<Duration>) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE checkpoint SET heartbeat = heartbeat + 1")?
-        .execute([])?;
+        .prepare_cached(
+            "UPDATE checkpoint SET heartbeat = heartbeat + 1, lag_millis = coalesce(?1, lag_millis)",
+        )?
+        .execute(params![lag.map(millis)])?;
     Ok(())
 }
 

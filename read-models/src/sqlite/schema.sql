@@ -1,11 +1,12 @@
--- The read models in SQLite, schema version 1. Ids of users and rooms are their 16 bytes; everything that
+-- The read models in SQLite, schema version 2. Ids of users and rooms are their 16 bytes; everything that
 -- is a place in the log is its sequence number; times are milliseconds since 1970.
 
 CREATE TABLE checkpoint (
     only_row    INTEGER PRIMARY KEY CHECK (only_row = 1),
     position    INTEGER NOT NULL,
     incarnation TEXT NOT NULL,
-    heartbeat   INTEGER NOT NULL
+    heartbeat   INTEGER NOT NULL,
+    lag_millis  INTEGER NOT NULL -- how far behind the log the projector was by the last heartbeat
 ) STRICT;
 
 CREATE TABLE users (
@@ -78,4 +79,4 @@ CREATE TABLE dead_letters (
     reason   TEXT NOT NULL
 ) STRICT;
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

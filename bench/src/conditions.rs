@@ -29,12 +29,12 @@ pub struct Conditions {
     pub commit: String,
     /// The compiler's version.
     pub rustc: String,
-    /// Node's version.
-    pub node: String,
-    /// The version of socket.io.
-    pub socket_io: String,
-    /// What an acknowledged post survives.
-    pub durability: &'static str,
+    /// Node's version, where socket.io was measured.
+    pub node: Option<String>,
+    /// The version of socket.io, where it was measured.
+    pub socket_io: Option<String>,
+    /// mongod's version, where one was given.
+    pub mongod: Option<String>,
 }
 
 impl Conditions {
@@ -46,8 +46,17 @@ impl Conditions {
         let changed =
             !output("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty();
         let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
-        let package = setup.socket_io.join("node_modules/socket.io/package.json");
-        let package: serde_json::Value = serde_json::from_slice(&std::fs::read(&package)?)?;
+        let (mut node, mut socket_io) = (None, None);
+        if let Some(directory) = &setup.socket_io {
+            let package = directory.join("node_modules/socket.io/package.json");
+            let package: serde_json::Value = serde_json::from_slice(&std::fs::read(&package)?)?;
+            socket_io = package["version"].as_str().map(str::to_owned);
+            node = Some(output("node", &["--version"])?);
+        }
+        let mongod = setup.mongod.as_ref().map(|mongod| {
+            let version = output(&mongod.to_string_lossy(), &["--version"])?;
+            anyhow::Ok(version.lines().next().unwrap_or_default().to_owned())
+        });
         Ok(Self {
             processor: field("/proc/cpuinfo", "model name")?,
             cores: setup.cores.count(),
@@ -66,9 +75,9 @@ impl Conditions {
             open_files: socket::most_files()?,
             commit: commit + if changed { "+" } else { "" },
             rustc: output("rustc", &["--version"])?,
-            node: output("node", &["--version"])?,
-            socket_io: package["version"].as_str().unwrap_or_default().to_owned(),
-            durability: "SQLite, synchronous=FULL: a post is on the disk before it is acknowledged and pushed; socket.io stores nothing",
+            node,
+            socket_io,
+            mongod: mongod.transpose()?,
         })
     }
 }

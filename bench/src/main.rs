@@ -5,7 +5,13 @@ mod conditions;
 mod cores;
 mod fan_out;
 mod figure;
+mod history;
 mod memory;
+mod plain;
+mod plans;
+mod project;
+mod reads;
+mod rebuild;
 mod report;
 mod server;
 mod socket;
@@ -21,7 +27,7 @@ use crate::conditions::Conditions;
 use crate::cores::Cores;
 
 /// What can be measured, by name.
-const BENCHES: [&str; 1] = ["sockets"];
+const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
 
 /// What to measure, and with what.
 #[derive(Debug, Parser)]
@@ -31,12 +37,21 @@ struct Arguments {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// How many messages the long history of `reads` has, and that of `rebuild`.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
+    messages: u32,
+    /// How often each request of `reads` is measured in a run.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
     /// The hansard binary.
     #[arg(long)]
     hansard: PathBuf,
-    /// The directory with the socket.io server and its installed packages.
+    /// The directory with the socket.io server and its installed packages; for `sockets`.
     #[arg(long)]
-    socket_io: PathBuf,
+    socket_io: Option<PathBuf>,
+    /// The mongod binary; for `reads` and `rebuild`.
+    #[arg(long)]
+    mongod: Option<PathBuf>,
     /// The directory for RESULTS.md and results/.
     #[arg(long)]
     results: PathBuf,
@@ -62,6 +77,7 @@ fn main() -> anyhow::Result<()> {
     let setup = server::Setup {
         hansard: arguments.hansard,
         socket_io: arguments.socket_io,
+        mongod: arguments.mongod,
         directory: directory.path().to_owned(),
         cores,
     };
@@ -71,6 +87,24 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(sockets::run(&setup, arguments.runs))?;
-    report::write(&arguments.results, &conditions, &outcome)
+    let wanted = |bench: &str| {
+        arguments.names.is_empty() || arguments.names.iter().any(|name| name == bench)
+    };
+    let place = report::Place::new(&arguments.results, &conditions);
+    if wanted("sockets") {
+        let outcome = runtime.block_on(sockets::run(&setup, arguments.runs))?;
+        place.write("sockets", &outcome, &outcome.section(&conditions)?)?;
+    }
+    let long = history::Size::long(arguments.messages as usize);
+    if wanted("reads") {
+        let samples = arguments.samples as usize;
+        let measuring = reads::run(&setup, long, arguments.runs, samples);
+        let outcome = runtime.block_on(measuring)?;
+        place.write("reads", &outcome, &outcome.section()?)?;
+    }
+    if wanted("rebuild") {
+        let outcome = runtime.block_on(rebuild::run(&setup, long, arguments.runs))?;
+        place.write("rebuild", &outcome, &outcome.section()?)?;
+    }
+    Ok(())
 }

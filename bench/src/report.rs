@@ -4,41 +4,92 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::conditions::Conditions;
 use crate::figure::Figure;
 use crate::sockets::{Figures, Outcome};
 
-/// What stands in RESULTS.md between these lines is written here; the rest of the page is written by hand.
-const BEGIN: &str = "<!-- begin: cargo xtask bench sockets -->";
-const END: &str = "<!-- end: cargo xtask bench sockets -->";
+/// Where results go.
+#[derive(Debug)]
+pub struct Place<'a> {
+    directory: &'a Path,
+    conditions: &'a Conditions,
+}
 
-/// Writes `results/sockets.json`, and its part of `RESULTS.md`.
-///
-/// # Errors
-/// A file can't be written, or RESULTS.md has lost the place.
-pub fn write(directory: &Path, conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<()> {
-    let results = directory.join("results");
-    std::fs::create_dir_all(&results)?;
-    let all = json!({"conditions": conditions, "sockets": outcome});
-    let path = results.join("sockets.json");
-    std::fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")
-        .with_context(|| format!("{} can't be written", path.display()))?;
+impl<'a> Place<'a> {
+    /// The results in this directory, measured under these conditions.
+    pub fn new(directory: &'a Path, conditions: &'a Conditions) -> Self {
+        Self {
+            directory,
+            conditions,
+        }
+    }
 
-    let path = directory.join("RESULTS.md");
-    let page = std::fs::read_to_string(&path)
-        .with_context(|| format!("{} can't be read", path.display()))?;
-    let (before, rest) = page
-        .split_once(BEGIN)
-        .context("RESULTS.md has no place for this")?;
-    let (_, after) = rest
-        .split_once(END)
-        .context("the place in RESULTS.md has no end")?;
-    let section = section(conditions, outcome)?;
-    print!("{section}");
-    std::fs::write(&path, format!("{before}{BEGIN}\n{section}{END}{after}"))?;
-    Ok(())
+    /// Writes `results/NAME.json`, and the part of `RESULTS.md` between the lines that name the bench; the
+    /// rest of the page is written by hand.
+    ///
+    /// # Errors
+    /// A file can't be written, or RESULTS.md has lost the place.
+    pub fn write(&self, name: &str, outcome: &impl Serialize, section: &str) -> anyhow::Result<()> {
+        let results = self.directory.join("results");
+        std::fs::create_dir_all(&results)?;
+        let all = json!({"conditions": self.conditions, name: outcome});
+        let path = results.join(format!("{name}.json"));
+        std::fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")
+            .with_context(|| format!("{} can't be written", path.display()))?;
+
+        let path = self.directory.join("RESULTS.md");
+        let page = std::fs::read_to_string(&path)
+            .with_context(|| format!("{} can't be read", path.display()))?;
+        let begin = format!("<!-- begin: cargo xtask bench {name} -->");
+        let end = format!("<!-- end: cargo xtask bench {name} -->");
+        let (before, rest) = page
+            .split_once(&begin)
+            .with_context(|| format!("RESULTS.md has no place for {name}"))?;
+        let (_, after) = rest
+            .split_once(&end)
+            .context("the place in RESULTS.md has no end")?;
+        let section = format!("{section}\n{}", self.conditions());
+        print!("{section}");
+        std::fs::write(&path, format!("{before}{begin}\n{section}{end}{after}"))?;
+        Ok(())
+    }
+
+    fn conditions(&self) -> String {
+        let conditions = self.conditions;
+        let pinned = match conditions.pinned {
+            true => "server and generator pinned to a core each",
+            false => "nothing pinned",
+        };
+        let mut others = String::new();
+        for (name, version) in [("Node", &conditions.node), ("mongod", &conditions.mongod)] {
+            if let Some(version) = version {
+                others += &format!(", {name} {version}");
+            }
+        }
+        format!(
+            "Conditions: {} cores ({}), {} MiB of memory, Linux {}; {pinned}; load average before: {}. Commit {}, {}{others}. SQLite's log, synchronous=FULL: a post is on the disk before it is acknowledged.\n",
+            conditions.cores,
+            conditions.processor,
+            conditions.memory_mib,
+            conditions.kernel,
+            conditions.load,
+            conditions.commit,
+            conditions.rustc,
+        )
+    }
+}
+
+impl Outcome {
+    /// What the page shows of it.
+    ///
+    /// # Errors
+    /// None that can happen: text is written to memory.
+    pub fn section(&self, conditions: &Conditions) -> anyhow::Result<String> {
+        section(conditions, self)
+    }
 }
 
 fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String> {
@@ -49,7 +100,7 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
     writeln!(
         page,
         "| median of {runs} runs (least to most) | Hansard | socket.io {} | ratio | goal |",
-        conditions.socket_io
+        conditions.socket_io.as_deref().unwrap_or_default()
     )?;
     writeln!(page, "|---|---|---|---|---|")?;
     let mut row = |what: String, figure: fn(&Figures) -> Option<&Figure>, goal: &str| {
@@ -111,24 +162,6 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
         |it| Some(&it.deliveries_per_second),
         ">= 1.3 times",
     )?;
-    writeln!(page)?;
-    let pinned = match conditions.pinned {
-        true => "server and generator pinned to a core each",
-        false => "nothing pinned",
-    };
-    writeln!(
-        page,
-        "Conditions: {} cores ({}), {} MiB of memory, Linux {}; {pinned}; load average before: {}. Commit {}, {}, Node {}. {}.",
-        conditions.cores,
-        conditions.processor,
-        conditions.memory_mib,
-        conditions.kernel,
-        conditions.load,
-        conditions.commit,
-        conditions.rustc,
-        conditions.node,
-        conditions.durability,
-    )?;
     Ok(page)
 }
 
@@ -141,7 +174,7 @@ fn cell(figure: Option<&Figure>) -> String {
 }
 
 /// A whole number with a comma between thousands.
-fn thousands(number: f64) -> String {
+pub fn thousands(number: f64) -> String {
     let digits = format!("{:.0}", number.abs());
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

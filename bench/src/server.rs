@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
 use events::UserId;
+use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use xtask::port::Port;
@@ -27,7 +29,9 @@ pub struct Setup {
     /// The hansard binary.
     pub hansard: PathBuf,
     /// The directory of the socket.io server.
-    pub socket_io: PathBuf,
+    pub socket_io: Option<PathBuf>,
+    /// The mongod binary.
+    pub mongod: Option<PathBuf>,
     /// For data and output; removed at the end.
     pub directory: PathBuf,
     /// Who runs where.
@@ -41,6 +45,19 @@ pub enum System {
     Hansard,
     /// socket.io on Node.
     SocketIo,
+}
+
+/// What is asked of Hansard over HTTP.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// By whom.
+    pub caller: UserId,
+    /// How.
+    pub method: Method,
+    /// What, with the query.
+    pub path: String,
+    /// With what body.
+    pub body: Option<serde_json::Value>,
 }
 
 /// A running server; it is killed on drop.
@@ -58,6 +75,18 @@ impl Setup {
     /// # Errors
     /// It does not get ready in time.
     pub async fn start_hansard(&self, data_dir: &Path) -> anyhow::Result<Server> {
+        self.start_hansard_on(data_dir, "sqlite:read.db").await
+    }
+
+    /// Starts Hansard on `data_dir` and these read models and waits until it has projected all of its log.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_hansard_on(
+        &self,
+        data_dir: &Path,
+        read_models: &str,
+    ) -> anyhow::Result<Server> {
         let secret = self.directory.join("secret");
         std::fs::write(&secret, SECRET)?;
         let port = Port::reserve()?;
@@ -76,7 +105,8 @@ impl Setup {
             .arg("--jwt-secret-file")
             .arg(secret)
             .arg("--data-dir")
-            .arg(data_dir);
+            .arg(data_dir)
+            .args(["--read-models", read_models]);
         let mut server = self.start(System::Hansard, command, port)?;
         server.until_answered("/health/ready").await?;
         server.until_caught_up().await?;
@@ -88,11 +118,13 @@ impl Setup {
     /// # Errors
     /// It does not get ready in time.
     pub async fn start_socket_io(&self) -> anyhow::Result<Server> {
+        let directory = self.socket_io.as_ref();
+        let directory = directory.context("where socket.io is was not said: --socket-io")?;
         let port = Port::reserve()?;
         let mut command = Command::new("node");
         command
             .args(["--expose-gc", "server.js"])
-            .current_dir(&self.socket_io)
+            .current_dir(directory)
             .env("NODE_ENV", "production")
             .env("PORT", port.number().to_string());
         let mut server = self.start(System::SocketIo, command, port)?;
@@ -100,8 +132,22 @@ impl Setup {
         Ok(server)
     }
 
+    /// Starts a mongod on the server's core.
+    ///
+    /// # Errors
+    /// It is not there, or does not take writes in time.
+    pub fn start_mongod(&self) -> anyhow::Result<(Supervised, Port)> {
+        let mongod = self.mongod.as_ref();
+        let mongod = mongod.context("where mongod is was not said: --mongod")?;
+        let port = Port::reserve()?;
+        // A replica set knows its member by the port, so each has data of its own.
+        let directory = self.directory.join(format!("mongod-{}", port.number()));
+        let start = || xtask::mongod::start(mongod, &directory, &port);
+        Ok((self.cores.on_server_core(start)?, port))
+    }
+
     fn start(&self, system: System, command: Command, port: Port) -> anyhow::Result<Server> {
-        let output = self.directory.join("output");
+        let output = self.directory.join(format!("output-{}", port.number()));
         let start = || Supervised::start(command, &output);
         Ok(Server {
             system,
@@ -171,6 +217,22 @@ impl Server {
         );
         answer.bytes().await?;
         Ok(())
+    }
+
+    /// Sends a request as this user, and waits for the whole answer; which must be a success.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn ask(&self, request: &Request, token: &str) -> anyhow::Result<Bytes> {
+        let url = format!("http://{}{}", self.port.address(), request.path);
+        let sent = self.http.request(request.method.clone(), url);
+        let sent = sent.bearer_auth(token);
+        let answer = match &request.body {
+            Some(body) => sent.json(body).send().await?,
+            None => sent.send().await?,
+        };
+        let answer = answer.error_for_status()?;
+        Ok(answer.bytes().await?)
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {

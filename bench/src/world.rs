@@ -19,7 +19,7 @@ pub const ROOMS_EACH: usize = 100;
 /// members, so a room with as many members as subscribers would measure that.
 pub const POSTERS: usize = 5;
 /// How many appends wait at once, so that the log can commit them together.
-const APPENDS: usize = 512;
+pub const APPENDS: usize = 512;
 
 /// How the rooms are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,8 @@ fn memberships(shape: Shape) -> Vec<Vec<usize>> {
     }
 }
 
-fn created(user_id: UserId) -> Event {
+/// That there is such a user.
+pub fn created(user_id: UserId) -> Event {
     Event::UserCreated(UserCreated {
         user_id,
         first_name: "Some".to_owned(),
@@ -109,7 +110,8 @@ fn created(user_id: UserId) -> Event {
     })
 }
 
-fn initiated(mut members: Vec<UserId>) -> RoomInitiated {
+/// A room of these members.
+pub fn initiated(mut members: Vec<UserId>) -> RoomInitiated {
     members.sort_unstable();
     let room_type = RoomType::ConsumerToConsumer;
     RoomInitiated {

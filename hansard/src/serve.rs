@@ -43,7 +43,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         }
     });
     let status = projector::Status::default();
-    status.report_to(&context.health);
+    status.report_to(&context.health, config.max_lag());
     let projecting = stop_on_error(
         &context.shutdown,
         projector::run(

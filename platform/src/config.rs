@@ -120,6 +120,11 @@ pub struct Args {
     #[arg(long, global = true, value_name = "N", help_heading = STORAGE)]
     pub startup_timeout_seconds: Option<String>,
 
+    /// How far the read models may be behind the log before query-api and projector say that they are not
+    /// ready, in seconds [env: HANSARD_MAX_LAG_SECONDS] [default: 10]
+    #[arg(long, global = true, value_name = "N", help_heading = STORAGE)]
+    pub max_lag_seconds: Option<String>,
+
     /// open: anybody may log in as anybody, on loopback addresses only; token: a valid token is needed
     /// everywhere [env: HANSARD_AUTH] [default: open]
     #[arg(long, global = true, value_name = "open|token", help_heading = AUTHENTICATION)]
@@ -171,7 +176,7 @@ const LOGGING: &str = "Logging";
 
 impl Args {
     /// Every setting by its name, with the flag's value.
-    fn settings(&self) -> [(&'static str, Option<&str>); 16] {
+    fn settings(&self) -> [(&'static str, Option<&str>); 17] {
         [
             ("listen", self.listen.as_deref()),
             ("allowed_origins", self.allowed_origins.as_deref()),
@@ -183,6 +188,7 @@ impl Args {
                 "startup_timeout_seconds",
                 self.startup_timeout_seconds.as_deref(),
             ),
+            ("max_lag_seconds", self.max_lag_seconds.as_deref()),
             ("auth", self.auth.as_deref()),
             ("jwt_secret_file", self.jwt_secret_file.as_deref()),
             ("token_ttl_seconds", self.token_ttl_seconds.as_deref()),
@@ -214,6 +220,8 @@ pub struct Config {
     pub require_sync: bool,
     /// How long to wait at start for unreachable servers, in seconds.
     pub startup_timeout_seconds: u64,
+    /// How far the read models may be behind the log before that counts as not ready, in seconds.
+    pub max_lag_seconds: u64,
     /// Whether callers must prove who they are.
     pub auth: AuthMode,
     /// The file with the secrets that tokens are signed with.
@@ -244,6 +252,7 @@ impl Default for Config {
             data_dir: "./hansard-data".into(),
             require_sync: false,
             startup_timeout_seconds: 30,
+            max_lag_seconds: 10,
             auth: AuthMode::Open,
             jwt_secret_file: None,
             token_ttl_seconds: 24 * 60 * 60,
@@ -308,6 +317,9 @@ impl Config {
             &mut config.startup_timeout_seconds,
             |text| parse_number(text, 0, 7 * 24 * 60 * 60),
         )?;
+        layers.set("max_lag_seconds", &mut config.max_lag_seconds, |text| {
+            parse_number(text, 1, 7 * 24 * 60 * 60)
+        })?;
         layers.set("auth", &mut config.auth, str::parse)?;
         layers.set("jwt_secret_file", &mut config.jwt_secret_file, |text| {
             parse_path(text).map(Some)
@@ -342,6 +354,11 @@ impl Config {
     /// [`startup_timeout_seconds`](Self::startup_timeout_seconds) as a duration.
     pub fn startup_timeout(&self) -> Duration {
         Duration::from_secs(self.startup_timeout_seconds)
+    }
+
+    /// [`max_lag_seconds`](Self::max_lag_seconds) as a duration.
+    pub fn max_lag(&self) -> Duration {
+        Duration::from_secs(self.max_lag_seconds)
     }
 
     /// [`token_ttl_seconds`](Self::token_ttl_seconds) as a duration.
@@ -788,6 +805,11 @@ mod tests {
                 "startup-timeout-seconds",
                 "x",
                 "--startup-timeout-seconds: \"x\" is not a whole",
+            ),
+            (
+                "max-lag-seconds",
+                "0",
+                "--max-lag-seconds: \"0\" is not a whole number from 1",
             ),
             ("data-dir", "", "--data-dir: expected a path, found nothing"),
             (

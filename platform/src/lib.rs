@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::EventLog;
-use read_models::{Catalogue, Live, ReadModelError, ReadModels};
+use read_models::{Catalogue, Live, Progress, ReadModelError, ReadModels};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -173,6 +173,23 @@ impl Context {
                     }
                 })
             }
+        });
+    }
+
+    /// Adds to the health checks, as `projection`, whether the read models are no further behind the log than
+    /// the configuration allows: for a process that reads them and has no projector of its own to ask.
+    pub fn check_projection(&self, progress: &Progress) {
+        let (progress, max_lag) = (progress.clone(), self.config.max_lag());
+        self.health.add("projection", move || {
+            let lag = progress.lag();
+            let checked = match lag.as_secs() {
+                _ if lag <= max_lag => Ok(()),
+                seconds if progress.projector_is_down() => Err(format!(
+                    "no projector is at work, and what is read may be {seconds} s old"
+                )),
+                seconds => Err(format!("the projection is {seconds} s behind the log")),
+            };
+            std::future::ready(checked)
         });
     }
 

@@ -100,7 +100,8 @@ fn describe() {
     describe_gauge!(
         "hansard_projection_lag_seconds",
         Unit::Seconds,
-        "Age of the oldest event that is not in the read models yet"
+        "Age of the oldest event that is not in the read models yet, with the stage it is at as the cause: \
+         log (not read from there), decode, or write (its batch is being written)"
     );
     describe_counter!(
         "hansard_projection_events_total",
@@ -113,7 +114,13 @@ fn describe() {
     describe_histogram!(
         "hansard_projection_batch_seconds",
         Unit::Seconds,
-        "From a batch's first write to its checkpoint"
+        "What a batch took by stage: log (waiting for events that the log had), decode, write (to its \
+         checkpoint)"
+    );
+    describe_histogram!(
+        "hansard_projection_visible_seconds",
+        Unit::Seconds,
+        "From an event's append to the checkpoint with which queries see it"
     );
     describe_gauge!(
         "hansard_dead_letters",

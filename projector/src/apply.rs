@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gather::Gathered;
 use crate::lead::Led;
+use crate::status::{Stage, age};
 use crate::{ProjectorError, backoff};
 
 /// What came of a batch.
@@ -45,7 +46,13 @@ async fn write(
 ) -> Result<Applied, ProjectorError> {
     let begun = Instant::now();
     let events = gathered.len();
-    let up_to = gathered.up_to;
+    let Gathered {
+        up_to,
+        stored,
+        waited,
+        decoding,
+        ..
+    } = gathered;
     let writer = Writer {
         projection: led.projection.as_ref(),
         abandon,
@@ -67,7 +74,22 @@ async fn write(
     }
     metrics::counter!("hansard_projection_events_total").increment(events as u64);
     metrics::histogram!("hansard_projection_batch_events").record(events as f64);
-    metrics::histogram!("hansard_projection_batch_seconds").record(begun.elapsed().as_secs_f64());
+    for (stage, taken) in [
+        (Stage::Log, waited),
+        (Stage::Decode, decoding),
+        (Stage::Write, begun.elapsed()),
+    ] {
+        metrics::histogram!("hansard_projection_batch_seconds", "stage" => stage.as_str())
+            .record(taken);
+    }
+    if !led.status.is_served() {
+        // It makes nothing visible.
+        return Ok(Applied::UpTo(up_to));
+    }
+    let visible = metrics::histogram!("hansard_projection_visible_seconds");
+    for (stored_at, events) in stored {
+        visible.record_many(age(stored_at), events);
+    }
     Ok(Applied::UpTo(up_to))
 }
 

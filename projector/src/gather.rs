@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_log::{Position, Recorded};
-use events::{DecodeError, Envelope};
+use events::{DecodeError, Envelope, Timestamp};
 use read_models::{DeadLetter, Entry};
 
 /// A batch has at most this many events.
@@ -24,6 +24,12 @@ pub(crate) struct Gathered {
     pub(crate) undecodable: Vec<DeadLetter>,
     /// The last event's position.
     pub(crate) up_to: Position,
+    /// When the log stored the events: times, each with how many in a row it stored then.
+    pub(crate) stored: Vec<(Timestamp, usize)>,
+    /// How long the log was waited for, while it had more.
+    pub(crate) waited: Duration,
+    /// How long decoding took.
+    pub(crate) decoding: Duration,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -51,7 +57,14 @@ impl Gathered {
         self.since.get_or_insert_with(Instant::now);
         self.up_to = recorded.position;
         self.bytes += recorded.payload.len();
-        match decode(&recorded) {
+        match self.stored.last_mut() {
+            Some((stored_at, events)) if *stored_at == recorded.stored_at => *events += 1,
+            _ => self.stored.push((recorded.stored_at, 1)),
+        }
+        let begun = Instant::now();
+        let decoded = decode(&recorded);
+        self.decoding += begun.elapsed();
+        match decoded {
             Ok(envelope) => {
                 self.entries.push(Entry {
                     position: recorded.position,

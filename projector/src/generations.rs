@@ -243,10 +243,9 @@ impl Tended {
         // Once overtaken, whoever has the same name is another one.
         let mut own_last_run = Some(name.as_str());
         loop {
-            let standby = |holder: &str| self.status.standing_by(holder);
             let projection = Arc::clone(&projection);
             let own = own_last_run.take();
-            let led = lead(self.number, projection, name, own, &stop, standby).await?;
+            let led = lead(self.number, projection, name, own, &stop, &self.status).await?;
             let Some(led) = led else {
                 return Ok(());
             };

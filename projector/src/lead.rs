@@ -12,7 +12,7 @@ use read_models::{Fence, Projection, ReadModelError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{ProjectorError, backoff};
+use crate::{ProjectorError, Status, backoff};
 
 /// How often a leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -31,26 +31,49 @@ pub(crate) struct Led {
     pub(crate) fence: Fence,
     /// Cancelled when another projector has taken over.
     pub(crate) lost: CancellationToken,
+    pub(crate) status: Status,
     /// Ends the heartbeat with the last clone.
     _beating: Arc<DropGuard>,
 }
 
 impl Led {
     /// Begins to lead with a fence that was just taken.
-    fn begin(number: u32, projection: Arc<dyn Projection>, fence: Fence) -> Self {
-        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        tokio::spawn(beat(
-            Arc::clone(&projection),
-            fence,
-            lost.clone(),
-            stop.clone(),
-        ));
-        Self {
+    fn begin(number: u32, projection: Arc<dyn Projection>, fence: Fence, status: Status) -> Self {
+        let stop = CancellationToken::new();
+        let led = Self {
             number,
             projection,
             fence,
-            lost,
-            _beating: Arc::new(stop.drop_guard()),
+            lost: CancellationToken::new(),
+            status,
+            _beating: Arc::new(stop.clone().drop_guard()),
+        };
+        // Without what ends it.
+        let beating = Self {
+            _beating: Arc::new(CancellationToken::new().drop_guard()),
+            ..led.clone()
+        };
+        tokio::spawn(async move { beating.go_on_beating(stop).await });
+        led
+    }
+
+    async fn go_on_beating(&self, stop: CancellationToken) {
+        let mut ticks = interval(HEARTBEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() && !self.lost.is_cancelled() {
+            self.beat().await;
+        }
+    }
+
+    /// Tells those who look at the checkpoint that a projector is at work, and how far behind it is. A log
+    /// that can't be reached adds nothing to that: who can't append can't be missed.
+    pub(crate) async fn beat(&self) {
+        let lag = self.status.own_lag().map(|lag| lag.age);
+        match self.projection.heartbeat(self.fence, lag).await {
+            Ok(()) => {}
+            Err(ReadModelError::Overtaken) => self.lost.cancel(),
+            // An outage is noticed and waited out by the projection itself.
+            Err(error) => tracing::debug!(%error, "no heartbeat"),
         }
     }
 
@@ -59,10 +82,11 @@ impl Led {
         number: u32,
         projection: Arc<dyn Projection>,
         name: &str,
+        status: Status,
     ) -> Result<Option<Self>, ReadModelError> {
         let seen = projection.lease().await?;
         let fence = projection.take_lease(seen.fence, name).await?;
-        Ok(fence.map(|fence| Self::begin(number, projection, fence)))
+        Ok(fence.map(|fence| Self::begin(number, projection, fence, status)))
     }
 
     /// Lets others lead at once.
@@ -82,7 +106,7 @@ pub(crate) async fn lead(
     name: &str,
     own_last_run: Option<&str>,
     stop: &CancellationToken,
-    mut on_standby: impl FnMut(&str),
+    status: &Status,
 ) -> Result<Option<Led>, ProjectorError> {
     let mut seen: Option<(Fence, Option<u64>, Instant)> = None;
     while !stop.is_cancelled() {
@@ -111,40 +135,15 @@ pub(crate) async fn lead(
                 if let Some(holder) = holder {
                     tracing::info!(generation = number, from = holder, "taking the lead over");
                 }
-                return Ok(Some(Led::begin(number, projection, fence)));
+                return Ok(Some(Led::begin(number, projection, fence, status.clone())));
             }
             continue;
         }
-        on_standby(holder.unwrap_or_default());
+        status.standing_by(holder.unwrap_or_default());
         tokio::select! {
             () = stop.cancelled() => {}
             () = sleep(LOOK) => {}
         }
     }
     Ok(None)
-}
-
-async fn beat(
-    projection: Arc<dyn Projection>,
-    fence: Fence,
-    lost: CancellationToken,
-    stop: CancellationToken,
-) {
-    let mut ticks = interval(HEARTBEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match projection.heartbeat(fence).await {
-            Ok(()) => {}
-            Err(ReadModelError::Overtaken) => {
-                lost.cancel();
-                return;
-            }
-            // An outage is noticed and waited out by the projection itself.
-            Err(error) => tracing::debug!(%error, "no heartbeat"),
-        }
-    }
 }

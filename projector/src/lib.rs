@@ -35,7 +35,7 @@ use read_models::{Catalogue, Progress, ReadModelError};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::settle::{Settled, settled_snapshot};
-pub use crate::status::{Lag, Status};
+pub use crate::status::{Lag, Stage, Status};
 pub use crate::verification::{VerificationError, verify_generation};
 pub use platform::startup::Interrupted;
 

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     platform::run("projector", &cli.args, |context| async move {
         let listener = context.bind().await?;
         let status = Status::default();
-        status.report_to(&context.health);
+        status.report_to(&context.health, context.config.max_lag());
         let log = context.open_log().await?;
         let catalogue = context.open_catalogue().await?;
         let options = Options {

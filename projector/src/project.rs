@@ -1,7 +1,7 @@
 //! Projects the log into one generation, as its leader.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_log::{EventLog, Position};
 use futures::{FutureExt, StreamExt};
@@ -54,6 +54,15 @@ pub(crate) async fn project(
     tracing::info!(generation = work.led.number, checkpoint = %start.position, "projecting");
     work.status.following(start.position);
     work.told.advance(&start);
+    // The first batch will show that a projector is at work: before it, how far behind that begins.
+    match stop
+        .run_until_cancelled(tend::look(work, &start.incarnation))
+        .await
+    {
+        Some(looked) => drop(looked?),
+        None => return Ok(Ended::Stopped),
+    }
+    work.led.beat().await;
     let is_over = |position: Position| end.is_some_and(|end| position >= end);
     if is_over(start.position) {
         return Ok(Ended::Done);
@@ -79,6 +88,8 @@ pub(crate) async fn project(
     // Up to where events have been handed to be applied.
     let mut read = start.position;
     let mut draining: Option<Draining> = None;
+    // Since when the log is asked for the next event.
+    let mut asked = Instant::now();
     let mut ended = Ended::Stopped;
 
     loop {
@@ -91,6 +102,8 @@ pub(crate) async fn project(
                 gathered.push(recorded?);
             }
             read = gathered.up_to;
+            work.status.writing(read);
+            asked = Instant::now();
             applying = Some(tokio::spawn(apply::apply(
                 work.led.clone(),
                 start.incarnation.clone(),
@@ -141,7 +154,13 @@ pub(crate) async fn project(
             }
             item = source.next(), if !gathered.is_full() && !is_over(read.max(gathered.up_to)) => {
                 let Some(recorded) = item else { break };
-                gathered.push(recorded?);
+                let recorded = recorded?;
+                if gathered.is_empty() {
+                    work.status.gathering(recorded.position);
+                }
+                gathered.waited += work.status.waited_for(recorded.position, asked);
+                gathered.push(recorded);
+                asked = Instant::now();
             }
         }
     }
@@ -242,5 +261,6 @@ pub(crate) async fn begin(
         position: Position::ZERO,
         incarnation: tail.incarnation,
         heartbeat: 0,
+        lag: Duration::ZERO,
     }))
 }

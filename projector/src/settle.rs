@@ -43,7 +43,8 @@ pub async fn settled_snapshot(
     stop: &CancellationToken,
 ) -> Result<Option<Settled>, ProjectorError> {
     while !stop.is_cancelled() {
-        let seize = || Led::seize(number, Arc::clone(&projection), name);
+        let status = Status::default().of(number);
+        let seize = || Led::seize(number, Arc::clone(&projection), name, status.clone());
         let seized = backoff::wait_for("the read models", stop, seize).await;
         let Some(led) = seized.map_err(ProjectorError::ReadModels)? else {
             return Ok(None);
@@ -53,7 +54,7 @@ pub async fn settled_snapshot(
         let work = Work {
             log: Arc::clone(log),
             led: led.clone(),
-            status: Status::default(),
+            status: status.clone(),
             told: WaitedFor::new(None).of(number),
             drain: std::time::Duration::ZERO,
         };

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use event_log::{EventLog, Incarnation, Position};
 use events::Subject;
+use projector::{Lag, Stage};
 use read_models::{Batch, Fence, Progress, Projection, ReadModels};
 use tempfile::{TempDir, tempdir};
 
 use support::*;
+
+const MAX_LAG: Duration = Duration::from_secs(10);
 
 async fn setting() -> (TempDir, std::sync::Arc<Log>, std::sync::Arc<Models>) {
     let directory = tempdir().unwrap();
@@ -35,7 +38,7 @@ async fn a_history_is_projected_and_so_is_what_comes_after_it() {
     log.post("live").await;
     models.reach(2_504).await;
     assert_eq!(models.texts().await.last().unwrap(), "live");
-    assert_eq!(projector.status.check(), Ok(()));
+    assert_eq!(projector.status.check(MAX_LAG), Ok(()));
     projector.stop().await;
 }
 
@@ -152,7 +155,7 @@ async fn an_outage_of_the_read_models_is_waited_out_and_is_no_fault_of_the_event
     let projector = Projector::start(&log, &models);
     eventually("it is tried again", || async { models.failures() > 2 }).await;
     assert_eq!(
-        projector.status.check(),
+        projector.status.check(MAX_LAG),
         Err("the projection waits for the read models".to_owned())
     );
     models.set_down(false);
@@ -171,6 +174,72 @@ async fn an_outage_of_the_read_models_is_waited_out_and_is_no_fault_of_the_event
     models.reach(5).await;
     assert_eq!(models.texts().await, ["meanwhile"]);
     assert_eq!(models.inner.dead_letter_count().await.unwrap(), 1);
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn the_lag_and_what_it_is_due_to_are_told_beside_the_checkpoint() {
+    let (_directory, log, models) = setting().await;
+    log.a_room().await;
+    let projector = Projector::start(&log, &models);
+    models.reach(3).await;
+    let told = || async {
+        let checkpoint = models.inner.checkpoint().await.unwrap();
+        checkpoint.unwrap().lag
+    };
+    eventually("the history is caught up with", || async {
+        told().await.is_zero()
+    })
+    .await;
+    let gate = models.gate.lock().await;
+    log.post("held up").await;
+    eventually("the lag is told", || async { !told().await.is_zero() }).await;
+    let lag = projector.status.lag().unwrap();
+    assert_eq!((lag.events, lag.cause), (1, Some(Stage::Write)));
+    assert!(projector.status.check(Duration::ZERO).is_err());
+    drop(gate);
+    eventually("there is none any more", || async {
+        told().await.is_zero()
+    })
+    .await;
+    assert_eq!(projector.status.lag().unwrap(), Lag::default());
+    assert_eq!(projector.status.check(Duration::ZERO), Ok(()));
+    projector.stop().await;
+
+    log.silent.store(true, Ordering::SeqCst);
+    log.post("not heard of").await;
+    let projector = Projector::start(&log, &models);
+    eventually("the lag is told", || async { !told().await.is_zero() }).await;
+    let lag = projector.status.lag().unwrap();
+    assert_eq!((lag.events, lag.cause), (1, Some(Stage::Log)));
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_projector_tells_how_far_behind_it_begins_before_it_writes() {
+    let (_directory, log, models) = setting().await;
+    log.a_room().await;
+    let projector = Projector::start(&log, &models);
+    models.reach(3).await;
+    projector.stop().await;
+    let before = models.inner.checkpoint().await.unwrap().unwrap();
+    log.post("while nobody was there").await;
+    let recorded = log.inner.get(Position::new(4)).await.unwrap().unwrap();
+    eventually("the event has an age", || async {
+        events::Timestamp::now() > recorded.stored_at
+    })
+    .await;
+    let gate = models.gate.lock().await;
+    let seen = models.at_gate.load(Ordering::SeqCst);
+    let projector = Projector::start(&log, &models);
+    eventually("the batch is at the gate", || async {
+        models.at_gate.load(Ordering::SeqCst) > seen
+    })
+    .await;
+    let begun = models.inner.checkpoint().await.unwrap().unwrap();
+    assert!(begun.heartbeat > before.heartbeat);
+    assert!(!begun.lag.is_zero());
+    drop(gate);
     projector.stop().await;
 }
 
@@ -217,7 +286,7 @@ async fn another_log_stops_the_projector_with_what_to_do() {
     ));
     assert!(
         status
-            .check()
+            .check(MAX_LAG)
             .unwrap_err()
             .contains("has stopped: the log is not")
     );

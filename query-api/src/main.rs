@@ -28,8 +28,10 @@ fn main() -> ExitCode {
             log: connect_in_background(context.clone()),
             auth: auth.clone(),
         });
+        let progress = Progress::start(read_models.clone(), context.shutdown.clone());
+        context.check_projection(&progress);
         let routes = query_api::routes(Options {
-            progress: Progress::start(read_models.clone(), context.shutdown.clone()),
+            progress,
             read_models,
             auth,
         });

@@ -259,8 +259,8 @@ impl Projection for MongoReadModels {
             .await
     }
 
-    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError> {
-        self.run(QUERY_LIMIT, move |store| store.heartbeat(fence))
+    async fn heartbeat(&self, fence: Fence, lag: Option<Duration>) -> Result<(), ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.heartbeat(fence, lag))
             .await
     }
 

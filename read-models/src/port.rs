@@ -1,6 +1,8 @@
 //! The ports themselves: [`ReadModels`], which is read, [`Projection`], which is one generation of them and
 //! is written, and their errors.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, UserId};
 
@@ -76,12 +78,13 @@ pub trait Projection: ReadModels {
     /// [`ReadModelError`]; some of the batch may have been written, the checkpoint has not moved.
     async fn apply(&self, batch: &Batch) -> Result<(), ReadModelError>;
 
-    /// Shows that a projector is at work: moves the checkpoint's heartbeat. Does nothing before the first
-    /// batch.
+    /// Shows that a projector is at work: moves the checkpoint's heartbeat, and tells those who look at the
+    /// checkpoint how far behind the log the projector is; `None` leaves what was told before. Does nothing
+    /// before the first batch.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError>;
+    async fn heartbeat(&self, fence: Fence, lag: Option<Duration>) -> Result<(), ReadModelError>;
 
     /// Keeps a dead letter. Repeating it changes nothing.
     ///

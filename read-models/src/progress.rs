@@ -65,7 +65,10 @@ impl Seen {
             // A look that began before a projector told of its progress must not take it back.
             Some(old) if old.incarnation == new.incarnation => {
                 old.position = old.position.max(new.position);
-                old.heartbeat = old.heartbeat.max(new.heartbeat);
+                if new.heartbeat > old.heartbeat {
+                    old.heartbeat = new.heartbeat;
+                    old.lag = new.lag;
+                }
             }
             other => *other = Some(new),
         }
@@ -137,6 +140,20 @@ impl Progress {
     pub fn projector_is_down(&self) -> bool {
         let seen = self.shared.seen.borrow();
         seen.unreachable || seen.moved.elapsed() > DOWN_AFTER
+    }
+
+    /// How far behind the log the read models are, as far as that is known: what the projector told last,
+    /// and once it has been silent for 3 seconds, the time since it was last heard of as well.
+    pub fn lag(&self) -> Duration {
+        let seen = self.shared.seen.borrow();
+        let told = seen
+            .checkpoint
+            .as_ref()
+            .map_or(Duration::ZERO, |checkpoint| checkpoint.lag);
+        match seen.moved.elapsed() {
+            silence if silence > DOWN_AFTER => told + silence,
+            _ => told,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What goes into the read models, batches of events, and what comes out of them, rows.
 
+use std::time::Duration;
+
 use event_log::Incarnation;
 use events::{Envelope, MessageId, Position, RoomId, RoomType, Timestamp, UserId, UserType};
 
@@ -22,6 +24,9 @@ pub struct Checkpoint {
     /// Grows while a projector is at work, whether or not there are events: a value that stands still
     /// means that none is.
     pub heartbeat: u64,
+    /// How far behind the log the projector was by the last heartbeat that knew: the age of the oldest
+    /// event that was not in the read models, zero when none was missing.
+    pub lag: Duration,
 }
 
 /// A fencing token: each time a lease is taken it grows, and the checkpoint moves only for the newest.
@@ -205,6 +210,16 @@ pub struct RoomDeletion {
 /// a greater one comes from outside, as a cursor or an id, and nothing is there.
 pub(crate) fn sequence(position: Position) -> i64 {
     i64::try_from(position.get()).unwrap_or(i64::MAX)
+}
+
+/// A lag as the databases hold it, in milliseconds.
+pub(crate) fn millis(lag: Duration) -> i64 {
+    i64::try_from(lag.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The lag that was written as [`millis`].
+pub(crate) fn lag(millis: i64) -> Duration {
+    Duration::from_millis(millis.unsigned_abs())
 }
 
 /// The position that was written as [`sequence`].

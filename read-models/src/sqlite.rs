@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long a connection waits for another process's write to end.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -284,8 +284,8 @@ impl Projection for SqliteReadModels {
             .await
     }
 
-    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError> {
-        self.write(move |connection| apply::heartbeat(connection, fence))
+    async fn heartbeat(&self, fence: Fence, lag: Option<Duration>) -> Result<(), ReadModelError> {
+        self.write(move |connection| apply::heartbeat(connection, fence, lag))
             .await
     }
 

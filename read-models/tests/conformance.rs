@@ -98,7 +98,8 @@ fn nothing_prepared_is_nothing_found() {
             assert_eq!(read_models.checkpoint().await.unwrap(), None);
             compare(read_models.as_ref(), &[], false).await;
             assert_eq!(read_models.dead_letter_count().await.unwrap(), 0);
-            read_models.heartbeat(Fence::default()).await.unwrap();
+            let fence = Fence::default();
+            read_models.heartbeat(fence, None).await.unwrap();
             assert_eq!(read_models.checkpoint().await.unwrap(), None);
             stack.remove().await;
         });
@@ -132,9 +133,18 @@ fn the_checkpoint_goes_forward_only_and_belongs_to_one_log() {
         let claimed = read_models.checkpoint().await.unwrap().unwrap();
         assert_eq!(claimed.position, Position::ZERO);
         assert_eq!(claimed.incarnation, incarnation());
-        read_models.heartbeat(Fence::default()).await.unwrap();
+        assert_eq!(claimed.lag, Duration::ZERO);
+        let lag = Duration::from_millis(12_345);
+        let fence = Fence::default();
+        read_models.heartbeat(fence, Some(lag)).await.unwrap();
+        let told = read_models.checkpoint().await.unwrap().unwrap();
+        assert!(told.heartbeat > claimed.heartbeat);
+        assert_eq!(told.lag, lag);
+        // One that does not know the lag leaves it as it was, and so does a batch.
+        read_models.heartbeat(fence, None).await.unwrap();
         let beaten = read_models.checkpoint().await.unwrap().unwrap();
-        assert!(beaten.heartbeat > claimed.heartbeat);
+        assert!(beaten.heartbeat > told.heartbeat);
+        assert_eq!(beaten.lag, lag);
 
         let mut history = History::default();
         history.create(0);
@@ -143,6 +153,7 @@ fn the_checkpoint_goes_forward_only_and_belongs_to_one_log() {
         let moved = read_models.checkpoint().await.unwrap().unwrap();
         assert_eq!(moved.position, Position::new(9));
         assert!(moved.heartbeat > beaten.heartbeat);
+        assert_eq!(moved.lag, lag);
         for up_to in [0, 5, 9] {
             let earlier = batch(&history.entries, Position::new(up_to));
             read_models.apply(&earlier).await.unwrap();

@@ -89,6 +89,7 @@ async fn a_projector_in_the_same_process_tells_at_once() {
         position: Position::new(5),
         incarnation: Incarnation("the log".to_owned()),
         heartbeat: 1,
+        lag: Duration::ZERO,
     };
     progress.advance(&told);
     assert!(progress.wait_for(Position::new(5), Duration::ZERO).await);
@@ -114,13 +115,18 @@ async fn a_heartbeat_that_stands_still_means_that_the_projector_is_down() {
             .wait_for(Position::new(1), Duration::from_secs(10))
             .await
     );
+    let lag = Duration::from_secs(7);
     for _ in 0..5 {
-        read_models.heartbeat(Fence::default()).await.unwrap();
+        let beating = read_models.heartbeat(Fence::default(), Some(lag));
+        beating.await.unwrap();
         let beat = read_models.checkpoint().await.unwrap();
         until(|| progress.checkpoint() == beat).await;
         assert!(!progress.projector_is_down());
+        assert_eq!(progress.lag(), lag);
         advance(Duration::from_millis(900)).await;
     }
     advance(Duration::from_secs(4)).await;
     assert!(progress.projector_is_down());
+    // What nobody tells any more gets older by itself.
+    assert!(progress.lag() >= lag + Duration::from_secs(4));
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use hansard_tests::{
     Auditor, Auth, Backend, Layout, Options, Service, Stack, TestClient, WsClient, eventually,
-    service_command,
+    room_of, service_command,
 };
+use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -293,7 +294,7 @@ async fn health_is_reported(stack: &Stack) {
         let expected: &[&str] = match (stack.options().layout, service) {
             (Layout::OneProcess, _) => &["log", "projection", "readModels"],
             (_, Service::Projector) => &["log", "projection", "readModels"],
-            (_, Service::QueryApi) => &["readModels"],
+            (_, Service::QueryApi) => &["projection", "readModels"],
             (_, Service::GatewayWs) => &["log"],
             _ => {
                 assert!(names.contains(&"log"), "{names:?}");
@@ -383,6 +384,17 @@ async fn figures_are_there(stack: &Stack, ids: [&str; 2], secrets: &Secrets) {
         Some(0.0)
     );
     assert!(figure(&projection, "hansard_projection_events_total", &[]).unwrap() >= 15.0);
+    let visible = figure(&projection, "hansard_projection_visible_seconds_count", &[]).unwrap();
+    assert!(visible >= 15.0, "{visible}");
+    for stage in STAGES {
+        let labels = [("stage", stage)];
+        let batches = figure(
+            &projection,
+            "hansard_projection_batch_seconds_count",
+            &labels,
+        );
+        assert!(batches.is_some_and(|it| it >= 1.0), "{stage}: {batches:?}");
+    }
     assert_eq!(figure(&projection, "hansard_dead_letters", &[]), Some(0.0));
 
     let gateway = stack.direct(Service::GatewayWs);
@@ -419,6 +431,143 @@ async fn figures_are_there(stack: &Stack, ids: [&str; 2], secrets: &Secrets) {
             );
         }
     }
+}
+
+// --- Freshness ---
+
+/// What a lag may be due to.
+const STAGES: [&str; 3] = ["log", "decode", "write"];
+
+/// Waits until the projector shows a lag for this reason alone.
+async fn lag_is_due_to(stack: &Stack, cause: &str) {
+    let projector = stack.direct(Service::Projector);
+    eventually(&format!("a lag due to {cause}"), SOON, || async {
+        let metrics = metrics(&projector).await;
+        let lag = |cause: &str| {
+            figure(
+                &metrics,
+                "hansard_projection_lag_seconds",
+                &[("cause", cause)],
+            )
+        };
+        let mut stages = STAGES.iter();
+        let due = stages.all(|stage| lag(stage).is_some_and(|it| (it > 0.0) == (*stage == cause)));
+        due.then_some(())
+    })
+    .await;
+}
+
+async fn no_lag_is_left(stack: &Stack) {
+    let projector = stack.direct(Service::Projector);
+    eventually("no lag is left", SOON, || async {
+        let metrics = metrics(&projector).await;
+        let lag = figure(&metrics, "hansard_projection_lag_seconds", &[]);
+        (lag == Some(0.0)).then_some(())
+    })
+    .await;
+}
+
+async fn a_lag_names_its_cause(mut stack: Stack) {
+    let ada = stack.person("Ada").await;
+    let grace = stack.person("Grace").await;
+    let room = room_of(&ada, &[&grace]).await;
+    no_lag_is_left(&stack).await;
+
+    stack.signal(Service::Mongod, Signal::SIGSTOP);
+    let _ = ada
+        .client
+        .post(&room, "durable, and not to be seen yet")
+        .await
+        .ok();
+    lag_is_due_to(&stack, "write").await;
+    stack.signal(Service::Mongod, Signal::SIGCONT);
+    no_lag_is_left(&stack).await;
+
+    stack.signal(Service::Nats, Signal::SIGSTOP);
+    lag_is_due_to(&stack, "log").await;
+    stack.signal(Service::Nats, Signal::SIGCONT);
+    no_lag_is_left(&stack).await;
+}
+
+async fn query_api_is_ready(stack: &Stack) {
+    eventually("query-api is ready", SOON, || async {
+        let ready = stack.direct(Service::QueryApi).get("/health/ready").await;
+        (ready.status == 200).then_some(())
+    })
+    .await;
+}
+
+async fn queries_past_the_largest_lag_are_served_and_not_ready(mut stack: Stack) {
+    let ada = stack.person("Ada").await;
+    let grace = stack.person("Grace").await;
+    let room = room_of(&ada, &[&grace]).await;
+    let seen = ada.client.post(&room, "seen").await.ok();
+    let reader = grace
+        .client
+        .with_header("hansard-position", seen["post"]["postId"].as_str().unwrap());
+    eventually("the message can be read", SOON, || async {
+        (reader.conversation(&room, "").await.status == 200).then_some(())
+    })
+    .await;
+    query_api_is_ready(&stack).await;
+
+    stack.signal(Service::Projector, Signal::SIGSTOP);
+    let _ = ada.client.post(&room, "not to be seen yet").await.ok();
+    let said = eventually("query-api is not ready any more", SOON, || async {
+        let ready = stack.direct(Service::QueryApi).get("/health/ready").await;
+        (ready.status == 503).then_some(ready.json)
+    })
+    .await;
+    assert_eq!(said["checks"]["readModels"]["ok"], true, "{said}");
+    let reason = said["checks"]["projection"]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("no projector is at work, and what is read may be "),
+        "{reason}"
+    );
+    // Stale, and still served, through the edge as well.
+    let stale = grace.client.conversation(&room, "").await.ok();
+    assert_eq!(
+        stale["conversation"].as_array().unwrap().len(),
+        1,
+        "{stale}"
+    );
+
+    stack.signal(Service::Projector, Signal::SIGCONT);
+    query_api_is_ready(&stack).await;
+    no_lag_is_left(&stack).await;
+}
+
+/// A lag that a test can wait for. On a busy machine a projector may be that late by itself.
+fn impatient(backend: Backend) -> Options {
+    let mut options = Options::new(backend, Layout::FourProcesses, Auth::Open);
+    options.flags = ["--max-lag-seconds", "2"].map(str::to_owned).into();
+    options
+}
+
+#[test]
+fn queries_past_the_largest_lag_are_served_and_not_ready_embedded() {
+    let scenario = queries_past_the_largest_lag_are_served_and_not_ready;
+    hansard_tests::run_with(impatient(Backend::Embedded), scenario);
+}
+
+#[test]
+fn queries_past_the_largest_lag_are_served_and_not_ready_distributed() {
+    let scenario = queries_past_the_largest_lag_are_served_and_not_ready;
+    hansard_tests::run_with(impatient(Backend::Distributed), scenario);
+}
+
+#[test]
+fn a_lag_names_its_cause_in_one_process() {
+    let mut options = Options::new(Backend::Distributed, Layout::OneProcess, Auth::Open);
+    options.own_mongod = true;
+    hansard_tests::run_with(options, a_lag_names_its_cause);
+}
+
+#[test]
+fn a_lag_names_its_cause_in_four_processes() {
+    let mut options = Options::new(Backend::Distributed, Layout::FourProcesses, Auth::Open);
+    options.own_mongod = true;
+    hansard_tests::run_with(options, a_lag_names_its_cause);
 }
 
 /// Tokens are needed, so that there are some to be found; and much is logged.

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, ensure};
 use clap::Args;
 use xtask::process::without_own_settings;
+use xtask::servers::MONGOD;
 
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
@@ -14,10 +15,13 @@ use crate::runner::Runner;
 /// The files of the socket.io server.
 const SOCKET_IO: [&str; 3] = ["package.json", "package-lock.json", "server.js"];
 
+/// What can be measured.
+const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
+
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Names of benches (`sockets`), or options of the bench binary (`--runs 3`); everything if there are
+    /// Names of benches (`sockets`, `reads`, `rebuild`), or options of the bench binary (`--runs 3`); everything if there are
     /// none.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
@@ -35,7 +39,9 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         succeed(runner, &mut build)?;
     }
     let bench = project.root.join("bench");
-    let socket_io = install(&bench.join("js"), &project.target.join("bench/js"), runner)?;
+    // What is not named is not measured, unless nothing is.
+    let named = |name: &str| options.arguments.iter().any(|it| it == name);
+    let none_named = !BENCHES.into_iter().any(named);
 
     let release = project.target.join("release");
     let mut measure = Command::new(release.join("hansard-bench"));
@@ -44,11 +50,18 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         .current_dir(&project.root)
         .arg("--hansard")
         .arg(release.join("hansard"))
-        .arg("--socket-io")
-        .arg(socket_io)
         .arg("--results")
-        .arg(bench)
+        .arg(&bench)
         .args(&options.arguments);
+    if none_named || named("sockets") {
+        let socket_io = install(&bench.join("js"), &project.target.join("bench/js"), runner)?;
+        measure.arg("--socket-io").arg(socket_io);
+    }
+    if none_named || named("reads") || named("rebuild") {
+        measure
+            .arg("--mongod")
+            .arg(MONGOD.find(&project.servers())?);
+    }
     succeed(runner, &mut measure)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -221,9 +221,9 @@ impl Projection for Models {
         Ok(())
     }
 
-    async fn heartbeat(&self, fence: Fence) -> Result<(), ReadModelError> {
+    async fn heartbeat(&self, fence: Fence, lag: Option<Duration>) -> Result<(), ReadModelError> {
         self.reached()?;
-        self.inner.heartbeat(fence).await
+        self.inner.heartbeat(fence, lag).await
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {
@@ -305,6 +305,8 @@ pub struct Log {
     pub failures: AtomicU64,
     /// A follower that has delivered this many events loses its connection.
     pub breaks_after: AtomicU64,
+    /// Followers are given nothing.
+    pub silent: AtomicBool,
 }
 
 impl Log {
@@ -315,6 +317,7 @@ impl Log {
             down: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             breaks_after: AtomicU64::new(u64::MAX),
+            silent: AtomicBool::new(false),
         })
     }
 
@@ -404,6 +407,9 @@ impl EventLog for Log {
 
     async fn follow(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
         self.reached()?;
+        if self.silent.load(Ordering::SeqCst) {
+            return Ok(futures::stream::pending().boxed());
+        }
         let events = self.inner.follow(filter, after).await?;
         let breaks_after = self.breaks_after.swap(u64::MAX, Ordering::SeqCst);
         if breaks_after == u64::MAX {

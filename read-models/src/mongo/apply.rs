@@ -6,6 +6,7 @@
 //! newest message never goes back to an older batch's, and of a deleted room nothing is written again.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use events::{RoomId, UserId};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -19,7 +20,7 @@ use super::documents::{
 };
 use super::plan::{self, Known, Plan, Reading, RoomDeletionAt, Touched, UserDeletion, plan};
 use super::{MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault, hint, insert, lease};
-use crate::rows::sequence;
+use crate::rows::{millis, sequence};
 use crate::{Batch, DeadLetter, Entry, Fence, ReadModelError};
 
 /// Messages are inserted in this many parts side by side, each room in one of them.
@@ -461,14 +462,19 @@ impl Store {
         Ok(())
     }
 
-    pub(super) async fn heartbeat(self, fence: Fence) -> Result<(), ReadModelError> {
+    pub(super) async fn heartbeat(
+        self,
+        fence: Fence,
+        lag: Option<Duration>,
+    ) -> Result<(), ReadModelError> {
         let fence = lease::stored(fence);
+        let mut change = doc! { "$inc": { "heartbeat": 1_i64 } };
+        if let Some(lag) = lag {
+            change.insert("$set", doc! { "lagMillis": millis(lag) });
+        }
         let beaten = self
             .checkpoints
-            .update_one(
-                doc! { "_id": self.number, "fence": fence },
-                doc! { "$inc": { "heartbeat": 1_i64 } },
-            )
+            .update_one(doc! { "_id": self.number, "fence": fence }, change)
             .await
             .map_err(failure)?;
         if beaten.matched_count == 0

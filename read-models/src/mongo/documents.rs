@@ -7,7 +7,7 @@ use mongodb::bson::{Binary, DateTime};
 use serde::{Deserialize, Serialize};
 
 use crate::receipts::Mark;
-use crate::rows::position;
+use crate::rows::{lag, position};
 use crate::{Checkpoint, DeadLetter, MessageRow, ReadModelError, RoomRow, UserRow};
 
 /// In `users`.
@@ -107,6 +107,7 @@ pub(super) struct DeadLetterDocument {
 
 /// In `checkpoints`, which has one for each generation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct CheckpointDocument {
     /// The generation's number.
     #[serde(rename = "_id")]
@@ -116,6 +117,9 @@ pub(super) struct CheckpointDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
     pub heartbeat: i64,
+    /// How far behind the log the projector was by the last heartbeat.
+    #[serde(default)]
+    pub lag_millis: i64,
     /// How often the lease was taken.
     pub fence: i64,
     /// Who has the lease.
@@ -131,6 +135,7 @@ impl CheckpointDocument {
             position: 0,
             incarnation: None,
             heartbeat: 0,
+            lag_millis: 0,
             fence: 0,
             holder: None,
         }
@@ -154,6 +159,7 @@ impl CheckpointDocument {
             position: position(self.position),
             incarnation: Incarnation(self.incarnation?),
             heartbeat: self.heartbeat.unsigned_abs(),
+            lag: lag(self.lag_millis),
         })
     }
 }

@@ -1,12 +1,13 @@
 //! Folding a batch of events into the tables, event by event in log order, in one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use events::{Event, MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{failure, lease, queries, search};
-use crate::rows::{normalised, sequence};
+use crate::rows::{millis, normalised, sequence};
 use crate::{Batch, DeadLetter, Entry, Fence, ReadModelError};
 
 /// See [`crate::Projection::apply`].
@@ -50,7 +51,8 @@ fn fold(
     fold.update_last_messages()?;
     transaction
         .prepare_cached(
-            "INSERT INTO checkpoint (only_row, position, incarnation, heartbeat) VALUES (1, ?1, ?2, 1)
+            "INSERT INTO checkpoint (only_row, position, incarnation, heartbeat, lag_millis)
+             VALUES (1, ?1, ?2, 1, 0)
              ON CONFLICT (only_row) DO UPDATE SET position = ?1, heartbeat = heartbeat + 1",
         )?
         .execute(params![sequence(batch.up_to), batch.incarnation.0])?;
@@ -66,14 +68,20 @@ fn ensure_newest(transaction: &Transaction<'_>, fence: Fence) -> Result<(), Read
 }
 
 /// See [`crate::Projection::heartbeat`].
-pub(super) fn heartbeat(connection: &mut Connection, fence: Fence) -> Result<(), ReadModelError> {
+pub(super) fn heartbeat(
+    connection: &mut Connection,
+    fence: Fence,
+    lag: Option<Duration>,
+) -> Result<(), ReadModelError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failure)?;
     ensure_newest(&transaction, fence)?;
     transaction
-        .prepare_cached("UPDATE checkpoint SET heartbeat = heartbeat + 1")
-        .and_then(|mut statement| statement.execute([]))
+        .prepare_cached(
+            "UPDATE checkpoint SET heartbeat = heartbeat + 1, lag_millis = coalesce(?1, lag_millis)",
+        )
+        .and_then(|mut statement| statement.execute(params![lag.map(millis)]))
         .map_err(failure)?;
     transaction.commit().map_err(failure)
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::receipts::{self, Mark};
-use crate::rows::{position, sequence};
+use crate::rows::{lag, position, sequence};
 use crate::{
     COUNT_CAP, Checkpoint, DeadLetter, MessageRow, Page, PageStart, RecentRow, RoomDeletion,
     RoomRow, UserRow,
@@ -112,12 +112,13 @@ pub(super) fn plans(snapshot: &Connection) -> rusqlite::Result<Vec<(String, Vec<
 
 pub(super) fn checkpoint(snapshot: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
     snapshot
-        .prepare_cached("SELECT position, incarnation, heartbeat FROM checkpoint")?
+        .prepare_cached("SELECT position, incarnation, heartbeat, lag_millis FROM checkpoint")?
         .query_row([], |row| {
             Ok(Checkpoint {
                 position: position(row.get(0)?),
                 incarnation: Incarnation(row.get(1)?),
                 heartbeat: count(row, 2)?,
+                lag: lag(row.get(3)?),
             })
         })
         .optional()

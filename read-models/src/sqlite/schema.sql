@@ -5,7 +5,8 @@ CREATE TABLE checkpoint (
     only_row    INTEGER PRIMARY KEY CHECK (only_row = 1),
     position    INTEGER NOT NULL,
     incarnation TEXT NOT NULL,
-    heartbeat   INTEGER NOT NULL
+    heartbeat   INTEGER NOT NULL,
+    lag_millis  INTEGER NOT NULL -- how far behind the log the projector was by the last heartbeat
 ) STRICT;
 
 -- Who may write, and how often that was taken.
@@ -93,4 +94,4 @@ CREATE TABLE dead_letters (
     reason   TEXT NOT NULL
 ) STRICT;
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

@@ -9,7 +9,10 @@ use futures::future::{BoxFuture, join_all};
 /// A check that has not answered by then has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// What a check has come to: what is to be said of it although it is ready, or why it is not.
+pub type Outcome = Result<Option<String>, String>;
+
+type Check = Arc<dyn Fn() -> BoxFuture<'static, Outcome> + Send + Sync>;
 
 /// The checks of this process. Clones share them.
 #[derive(Clone, Default)]
@@ -33,6 +36,17 @@ impl Health {
     ) where
         Checking: Future<Output = Result<(), String>> + Send + 'static,
     {
+        self.add_with_note(name, move || check().map(|outcome| outcome.map(|()| None)));
+    }
+
+    /// Adds a check, as [`add`](Self::add) does, that may have something to say although it is ready.
+    pub fn add_with_note<Checking>(
+        &self,
+        name: impl Into<String>,
+        check: impl Fn() -> Checking + Send + Sync + 'static,
+    ) where
+        Checking: Future<Output = Outcome> + Send + 'static,
+    {
         let name = name.into();
         let check: Check = Arc::new(move || check().boxed());
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +55,7 @@ impl Health {
     }
 
     /// Runs every check at once: each check's name and outcome, in the order in which they were added.
-    pub async fn check(&self) -> Vec<(String, Result<(), String>)> {
+    pub async fn check(&self) -> Vec<(String, Outcome)> {
         let checks = self
             .checks
             .lock()

@@ -128,7 +128,8 @@ async fn ready(health: Health) -> Response {
     let ready = outcomes.iter().all(|(_, outcome)| outcome.is_ok());
     let checks = outcomes.into_iter().map(|(name, outcome)| {
         let outcome = match outcome {
-            Ok(()) => json!({"ok": true}),
+            Ok(None) => json!({"ok": true}),
+            Ok(Some(note)) => json!({"ok": true, "note": note}),
             Err(reason) => json!({"ok": false, "reason": reason}),
         };
         (name, outcome)

@@ -7,6 +7,8 @@ use event_log::LogError;
 use read_models::ReadModelError;
 use tokio_util::sync::CancellationToken;
 
+use crate::ProjectorError;
+
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,16 @@ impl Outage for LogError {
 impl Outage for ReadModelError {
     fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl Outage for ProjectorError {
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_outage(),
+            Self::ReadModels(error) => error.is_outage(),
+            Self::OtherLog { .. } | Self::LogEndsEarly { .. } => false,
+        }
     }
 }
 

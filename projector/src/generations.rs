@@ -284,9 +284,19 @@ impl Tended {
             return Ok(Ended::Stopped);
         };
         if found.get(number).map(|it| it.state) == Some(State::Building) {
-            match build(&work, catalogue, &self.options.name, stop).await? {
-                Ended::Done => {}
-                ended => return Ok(ended),
+            match build(&work, catalogue, &self.options.name, stop).await {
+                Ok(Ended::Done) => {}
+                Ok(ended) => return Ok(ended),
+                Err(error) => {
+                    // Those that are read go on.
+                    let why = error.to_string();
+                    tracing::error!(generation = number, "rejected: {why}");
+                    let (from, to) = (State::Building, State::Rejected);
+                    let change = || catalogue.change(number, from, to, Some(&why));
+                    let changed = backoff::wait_for("the read models", stop, change).await;
+                    changed.map_err(ProjectorError::ReadModels)?;
+                    return Ok(Ended::Done);
+                }
             }
             // It may have been rejected: then the next look at the catalogue ends this.
         }

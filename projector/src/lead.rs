@@ -23,6 +23,11 @@ const GONE_AFTER: Duration = Duration::from_secs(3);
 /// How often those who stand by look.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How often they look at first, and for how long: a lease that was taken for a moment only, for a snapshot,
+/// is soon given back.
+const FIRST_LOOKS: Duration = Duration::from_millis(20);
+const FIRST: Duration = Duration::from_secs(1);
+
 /// A generation that this projector leads.
 #[derive(Clone)]
 pub(crate) struct Led {
@@ -108,6 +113,7 @@ pub(crate) async fn lead(
     stop: &CancellationToken,
     status: &Status,
 ) -> Result<Option<Led>, ProjectorError> {
+    let begun = Instant::now();
     let mut seen: Option<(Fence, Option<u64>, Instant)> = None;
     while !stop.is_cancelled() {
         let look = || async {
@@ -142,7 +148,7 @@ pub(crate) async fn lead(
         status.standing_by(holder.unwrap_or_default());
         tokio::select! {
             () = stop.cancelled() => {}
-            () = sleep(LOOK) => {}
+            () = sleep(if begun.elapsed() < FIRST { FIRST_LOOKS } else { LOOK }) => {}
         }
     }
     Ok(None)

@@ -54,9 +54,14 @@ pub(crate) async fn build(
         }
     }
     tracing::info!(generation = number, "examining the generation");
-    let verdict = match examine(work, catalogue, name, stop).await? {
-        Ok(verdict) => verdict,
-        Err(ended) => return Ok(ended),
+    let examined = backoff::wait_for("what is examined", stop, || {
+        examine(work, catalogue, name, stop)
+    });
+    let verdict = match examined.await {
+        Ok(Some(Ok(verdict))) => verdict,
+        Ok(Some(Err(ended))) => return Ok(ended),
+        Ok(None) => return Ok(Ended::Stopped),
+        Err(error) => Verdict::Unsound(error.to_string()),
     };
     let (to, note) = match verdict {
         Verdict::Sound(note) => (State::Joining, note),

@@ -81,6 +81,8 @@ struct Shared {
     phases: BTreeMap<u32, Phase>,
     /// The generation that is served: it is the one that counts.
     served: u32,
+    /// How many dead letters it has.
+    dead_letters: u64,
 }
 
 impl Shared {
@@ -92,12 +94,29 @@ impl Shared {
 }
 
 impl Status {
-    /// Adds the check `projection` to a process's health checks.
+    /// Adds the checks `projection` and `deadLetters` to a process's health checks. Dead letters are told
+    /// and make nothing unready: everything else goes on.
     pub fn report_to(&self, health: &Health, max_lag: Duration) {
         let status = self.clone();
         health.add("projection", move || {
             std::future::ready(status.check(max_lag))
         });
+        let status = self.clone();
+        health.add_with_note("deadLetters", move || {
+            let note = match status.dead_letters() {
+                0 => None,
+                1 => Some("1 event could not be projected: see `hansard dead-letters`".to_owned()),
+                many => Some(format!(
+                    "{many} events could not be projected: see `hansard dead-letters`"
+                )),
+            };
+            std::future::ready(Ok(note))
+        });
+    }
+
+    /// How many events could not be projected, when that was last looked at.
+    pub fn dead_letters(&self) -> u64 {
+        self.lock().dead_letters
     }
 
     /// Whether the projection is at work and no further behind the log than `max_lag`.
@@ -234,6 +253,11 @@ impl Status {
             }
             following.lag = Some(lag);
         });
+    }
+
+    /// The generation that counts has so many dead letters.
+    pub(crate) fn set_aside(&self, dead_letters: u64) {
+        self.lock().dead_letters = dead_letters;
     }
 
     /// The whole projector has stopped.

@@ -36,6 +36,7 @@ async fn tend_read_models(work: &Work, stop: &CancellationToken) -> Result<(), P
         if let Ok(count) = work.led.projection.dead_letter_count().await
             && work.status.is_served()
         {
+            work.status.set_aside(count);
             metrics::gauge!("hansard_dead_letters").set(count as f64);
         }
     }

@@ -470,3 +470,39 @@ async fn a_generation_that_is_not_what_the_log_gives_is_rejected() {
         store.remove().await;
     }
 }
+
+#[tokio::test]
+async fn a_generation_that_was_begun_from_another_log_is_rejected_and_stops_nothing() {
+    for store in Store::all() {
+        let (_directory, log) = setting().await;
+        let catalogue = store.catalogue().await;
+        let projector = Running::start(&log, store.catalogue().await, "one");
+        let live = Live::new(store.catalogue().await);
+        reached(&live, 3).await;
+        projector.stop().await;
+
+        catalogue.add(1, State::Building).await.unwrap().unwrap();
+        let building = catalogue.open(2).await.unwrap();
+        building.prepare().await.unwrap();
+        let foreign = Batch {
+            incarnation: event_log::Incarnation("another".to_owned()),
+            entries: Vec::new(),
+            up_to: Position::new(1),
+            fence: read_models::Fence::default(),
+        };
+        building.apply(&foreign).await.unwrap();
+        let projector = Running::start(&log, store.catalogue().await, "one");
+        let second = becomes(catalogue.as_ref(), 2, State::Rejected).await;
+        assert!(
+            second
+                .note
+                .unwrap()
+                .contains("they come from log \"another\"")
+        );
+        let last = log.post("goes on").await;
+        reached(&live, last).await;
+        assert_eq!(projector.status.check(Duration::from_secs(10)), Ok(()));
+        projector.stop().await;
+        store.remove().await;
+    }
+}

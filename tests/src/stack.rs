@@ -634,6 +634,38 @@ impl Stack {
         }
     }
 
+    /// Sends a signal to the process that [`replica`](Self::replica) started last.
+    ///
+    /// # Panics
+    /// The stack has no process.
+    pub fn signal_replica(&mut self, signal: Signal) {
+        let last = self.processes.last_mut().expect("there is a process");
+        if let Some(running) = &mut last.running {
+            running.signal(signal);
+        }
+    }
+
+    /// Removes all read models, as when their disk is lost. Nobody may be using them.
+    ///
+    /// # Panics
+    /// They can't be removed.
+    pub async fn remove_read_models(&self) {
+        if let Some(file) = self.read_models_url.strip_prefix("sqlite:") {
+            let stem = file.strip_suffix("db").unwrap_or(file);
+            for entry in std::fs::read_dir(self.data_directory()).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with(stem) {
+                    std::fs::remove_file(&path).unwrap();
+                }
+            }
+        } else {
+            let client = mongodb::Client::with_uri_str(&self.read_models_url);
+            let database = client.await.unwrap().default_database();
+            database.expect("the URL names it").drop().await.unwrap();
+        }
+    }
+
     /// The most memory that the process that is this service has had since its start, in bytes; `None`
     /// when it does not run.
     ///

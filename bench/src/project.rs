@@ -35,6 +35,7 @@ pub async fn project(
             progress: Some(progress.clone()),
             status: Status::default(),
             drain: Duration::ZERO,
+            grace: projector::GRACE,
         },
         shutdown.clone(),
     ));

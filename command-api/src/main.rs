@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         let listener = context.bind().await?;
         let auth = context.auth()?;
         // Commands work without the read models: they are neither waited for nor a reason to be unready.
-        let catalogue = platform::startup::open_read_models_unprepared(&context.config).await?;
+        let catalogue = platform::startup::open_catalogue_unprepared(&context.config).await?;
         let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
         let log = context.open_log().await?;
         let routes = command_api::routes(Options {

@@ -62,6 +62,7 @@ pub(crate) async fn make_anew(
             progress: None,
             status: Status::default(),
             drain: Duration::ZERO,
+            grace: projector::GRACE,
         },
         stop.clone(),
     );

@@ -6,7 +6,7 @@ use command_api::Options as Commands;
 use directory::Directory;
 use gateway_ws::Limits;
 use platform::Context;
-use platform::startup::{Interrupted, prepare_read_models};
+use platform::startup::{Interrupted, prepare_catalogue};
 use query_api::Options as Queries;
 use read_models::Progress;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         let (config, shutdown) = (Arc::clone(&config), context.shutdown.clone());
         let catalogue = Arc::clone(&catalogue);
         async move {
-            match prepare_read_models(&config, &catalogue, &shutdown).await {
+            match prepare_catalogue(&config, &catalogue, &shutdown).await {
                 Err(error) if error.is::<Interrupted>() => Ok(()),
                 outcome => outcome,
             }
@@ -55,6 +55,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
                 progress: Some(progress.clone()),
                 status,
                 drain: projector::DRAIN,
+                grace: projector::GRACE,
             },
             requests_done.clone(),
         ),

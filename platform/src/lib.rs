@@ -125,13 +125,13 @@ impl Context {
         Ok(log)
     }
 
-    /// Opens the catalogue of the read models, see [`startup::open_read_models`], and adds it to the health
+    /// Opens the catalogue of the read models, see [`startup::open_catalogue`], and adds it to the health
     /// checks as `readModels`: a projector can do its work when it can be read.
     ///
     /// # Errors
-    /// As [`startup::open_read_models`].
+    /// As [`startup::open_catalogue`].
     pub async fn open_catalogue(&self) -> anyhow::Result<Arc<dyn Catalogue>> {
-        let catalogue = startup::open_read_models(&self.config, &self.shutdown).await?;
+        let catalogue = startup::open_catalogue(&self.config, &self.shutdown).await?;
         let checked = Arc::clone(&catalogue);
         self.check_read_models(move || {
             let catalogue = Arc::clone(&checked);
@@ -140,15 +140,15 @@ impl Context {
         Ok(catalogue)
     }
 
-    /// Opens the read models without waiting for them, see [`startup::open_read_models_unprepared`], and
+    /// Opens the read models without waiting for them, see [`startup::open_catalogue_unprepared`], and
     /// adds them to the health checks as `readModels`: with their catalogue, for who projects as well.
     ///
     /// # Errors
-    /// As [`startup::open_read_models_unprepared`].
+    /// As [`startup::open_catalogue_unprepared`].
     pub async fn open_read_models(
         &self,
     ) -> anyhow::Result<(Arc<dyn ReadModels>, Arc<dyn Catalogue>)> {
-        let catalogue = startup::open_read_models_unprepared(&self.config).await?;
+        let catalogue = startup::open_catalogue_unprepared(&self.config).await?;
         let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(Arc::clone(&catalogue)));
         let checked = Arc::clone(&read_models);
         self.check_read_models(move || {

@@ -94,20 +94,20 @@ pub async fn open_log(
 /// # Errors
 /// One sentence: the read models can't be reached within the start-up time-out, or can't be used.
 /// [`Interrupted`] when `shutdown` came first.
-pub async fn open_read_models(
+pub async fn open_catalogue(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Catalogue>> {
-    let catalogue = open_read_models_unprepared(config).await?;
-    prepare_read_models(config, &catalogue, shutdown).await?;
+    let catalogue = open_catalogue_unprepared(config).await?;
+    prepare_catalogue(config, &catalogue, shutdown).await?;
     Ok(catalogue)
 }
 
 /// Waits for the read models' server if need be, and prepares their catalogue.
 ///
 /// # Errors
-/// As [`open_read_models`].
-pub async fn prepare_read_models(
+/// As [`open_catalogue`].
+pub async fn prepare_catalogue(
     config: &Config,
     catalogue: &Arc<dyn Catalogue>,
     shutdown: &CancellationToken,
@@ -125,7 +125,7 @@ pub async fn prepare_read_models(
 ///
 /// # Errors
 /// One sentence: the read models can't be used.
-pub async fn open_read_models_unprepared(config: &Config) -> anyhow::Result<Arc<dyn Catalogue>> {
+pub async fn open_catalogue_unprepared(config: &Config) -> anyhow::Result<Arc<dyn Catalogue>> {
     if let ReadModelsUrl::Sqlite(path) = &config.read_models {
         ensure_parent(config, path)?;
     }

@@ -82,7 +82,7 @@ async fn write(
         metrics::histogram!("hansard_projection_batch_seconds", "stage" => stage.as_str())
             .record(taken);
     }
-    if !led.status.is_served() {
+    if !led.is_served() {
         // It makes nothing visible.
         return Ok(Applied::UpTo(up_to));
     }

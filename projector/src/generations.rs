@@ -20,9 +20,6 @@ use crate::{Options, ProjectorError, Status, backoff};
 /// How often the catalogue is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a generation that is not written any more is kept.
-const GRACE: Duration = Duration::from_secs(60);
-
 /// Sees to all generations until `shutdown`.
 ///
 /// # Errors
@@ -195,7 +192,7 @@ impl Tending {
             let (before, since) = *self.unused_since.entry(number).or_insert((heartbeat, now));
             if before != heartbeat {
                 self.unused_since.insert(number, (heartbeat, now));
-            } else if now - since >= GRACE {
+            } else if now - since >= self.options.grace {
                 catalogue.remove(number).await?;
                 tracing::info!(generation = number, "the generation is removed");
             }

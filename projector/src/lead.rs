@@ -36,33 +36,22 @@ pub(crate) struct Led {
     pub(crate) fence: Fence,
     /// Cancelled when another projector has taken over.
     pub(crate) lost: CancellationToken,
-    pub(crate) status: Status,
+    heart: Heart,
     /// Ends the heartbeat with the last clone.
     _beating: Arc<DropGuard>,
 }
 
-impl Led {
-    /// Begins to lead with a fence that was just taken.
-    fn begin(number: u32, projection: Arc<dyn Projection>, fence: Fence, status: Status) -> Self {
-        let stop = CancellationToken::new();
-        let led = Self {
-            number,
-            projection,
-            fence,
-            lost: CancellationToken::new(),
-            status,
-            _beating: Arc::new(stop.clone().drop_guard()),
-        };
-        // Without what ends it.
-        let beating = Self {
-            _beating: Arc::new(CancellationToken::new().drop_guard()),
-            ..led.clone()
-        };
-        tokio::spawn(async move { beating.go_on_beating(stop).await });
-        led
-    }
+/// Shows that a leader is there.
+#[derive(Clone)]
+struct Heart {
+    projection: Arc<dyn Projection>,
+    fence: Fence,
+    lost: CancellationToken,
+    status: Status,
+}
 
-    async fn go_on_beating(&self, stop: CancellationToken) {
+impl Heart {
+    async fn go_on_beating(self, stop: CancellationToken) {
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() && !self.lost.is_cancelled() {
@@ -72,7 +61,7 @@ impl Led {
 
     /// Tells those who look at the checkpoint that a projector is at work, and how far behind it is. A log
     /// that can't be reached adds nothing to that: who can't append can't be missed.
-    pub(crate) async fn beat(&self) {
+    async fn beat(&self) {
         let lag = self.status.own_lag().map(|lag| lag.age);
         match self.projection.heartbeat(self.fence, lag).await {
             Ok(()) => {}
@@ -80,6 +69,38 @@ impl Led {
             // An outage is noticed and waited out by the projection itself.
             Err(error) => tracing::debug!(%error, "no heartbeat"),
         }
+    }
+}
+
+impl Led {
+    /// Begins to lead with a fence that was just taken.
+    fn begin(number: u32, projection: Arc<dyn Projection>, fence: Fence, status: Status) -> Self {
+        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
+        let heart = Heart {
+            projection: Arc::clone(&projection),
+            fence,
+            lost: lost.clone(),
+            status,
+        };
+        tokio::spawn(heart.clone().go_on_beating(stop.clone()));
+        Self {
+            number,
+            projection,
+            fence,
+            lost,
+            heart,
+            _beating: Arc::new(stop.drop_guard()),
+        }
+    }
+
+    /// Shows at once that this projector is there, and how far behind it is.
+    pub(crate) async fn beat(&self) {
+        self.heart.beat().await;
+    }
+
+    /// Whether the generation is the one that is read.
+    pub(crate) fn is_served(&self) -> bool {
+        self.heart.status.is_served()
     }
 
     /// Takes the lead at once, whoever has it. `None` when somebody else was faster.

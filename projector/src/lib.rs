@@ -42,6 +42,9 @@ pub use platform::startup::Interrupted;
 /// How long the all-in-one process goes on projecting, after it was told to stop, what had been accepted.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long a generation is kept that nobody uses any more.
+pub const GRACE: Duration = Duration::from_secs(60);
+
 /// What a projector works with.
 #[derive(Clone)]
 pub struct Options {
@@ -58,6 +61,8 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Where the projector reports how it is doing.
     pub status: Status,
+    /// How long a generation is kept that nobody uses any more: [`GRACE`], except in tests.
+    pub grace: Duration,
     /// How long to go on after the shutdown signal with what the log holds by then. Zero: only the batch
     /// in hand is finished; another process will go on from the checkpoint.
     pub drain: Duration,

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             status,
             // Another projector, or this one when it is started again, goes on from the checkpoint.
             drain: std::time::Duration::ZERO,
+            grace: projector::GRACE,
         };
         let projecting = projector::run(options, context.shutdown.clone());
         let serving = context.serve(listener, OpenApiRouter::new(), contract::OPENAPI);

@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use support::*;
 
+/// How long these projectors keep what nobody uses.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Where generations are stored, made anew for each use.
 enum Store {
     Sqlite(TempDir),
@@ -79,6 +82,7 @@ impl Running {
             progress: None,
             status: status.clone(),
             drain: Duration::ZERO,
+            grace: GRACE,
         };
         let runtime = Runtime::new().unwrap();
         Self {
@@ -205,11 +209,10 @@ async fn a_lease_is_taken_by_one_and_fences_off_the_others() {
         assert_eq!(other.take_lease(free.fence, "other").await.unwrap(), None);
         assert_eq!(other.lease().await.unwrap().holder.as_deref(), Some("one"));
 
+        let incarnation = || event_log::Incarnation("the log".to_owned());
         let batch = |up_to: u64, fence| Batch {
-            incarnation: event_log::Incarnation("the log".to_owned()),
-            entries: Vec::new(),
-            up_to: Position::new(up_to),
             fence,
+            ..nothing_up_to(up_to, incarnation())
         };
         one.apply(&batch(5, first)).await.unwrap();
         let second = other.take_lease(first, "other").await.unwrap().unwrap();
@@ -319,7 +322,10 @@ async fn a_rebuilt_generation_takes_the_place_of_the_live_one_while_both_are_use
             note.starts_with("it has the same content as generation 1"),
             "{note}"
         );
-        assert_eq!(state_of(catalogue.as_ref(), 1).await, Some(State::Retired));
+        eventually("the old generation is removed", || async {
+            state_of(catalogue.as_ref(), 1).await.is_none()
+        })
+        .await;
         let last = log.post("the last").await;
         reached(&live, last).await;
         assert_eq!(texts(&live).await.last().unwrap(), "the last");
@@ -344,7 +350,10 @@ async fn a_rebuild_goes_on_where_it_was_cut_off() {
 
         let projector = Running::start(&log, store.catalogue().await, "one");
         becomes(catalogue.as_ref(), 2, State::Live).await;
-        becomes(catalogue.as_ref(), 1, State::Retired).await;
+        eventually("the old generation is removed", || async {
+            state_of(catalogue.as_ref(), 1).await.is_none()
+        })
+        .await;
         projector.stop().await;
         store.remove().await;
     }
@@ -379,7 +388,6 @@ async fn a_live_generation_that_is_not_what_the_log_gives_is_replaced_by_one_tha
         );
         let report = verify(None).await.unwrap();
         assert!(report.is_equal(), "{report}");
-        becomes(catalogue.as_ref(), 1, State::Retired).await;
         assert_eq!(texts(&live).await, ["said"]);
         projector.stop().await;
         store.remove().await;
@@ -428,45 +436,52 @@ async fn a_program_with_another_schema_builds_its_own_beside_the_old_ones() {
         reached(&new_live, last).await;
         assert_eq!(texts(&old_live).await, texts(&new_live).await);
         assert_eq!(state_of(new_catalogue.as_ref(), 1).await, Some(State::Live));
+        // Once that has ended, nobody needs its generation any more.
         old.stop().await;
+        eventually("the old generation is removed", || async {
+            state_of(new_catalogue.as_ref(), 1).await.is_none()
+        })
+        .await;
         new.stop().await;
         store.remove().await;
     }
+}
+
+/// Has a generation built that was begun with this batch by somebody else; gives why it was rejected, after
+/// the live one has gone on.
+async fn rejected(store: &Store, log: &Arc<Log>, beginning: Batch) -> String {
+    let catalogue = store.catalogue().await;
+    let projector = Running::start(log, store.catalogue().await, "one");
+    let live = Live::new(store.catalogue().await);
+    reached(&live, 3).await;
+    projector.stop().await;
+
+    catalogue.add(1, State::Building).await.unwrap().unwrap();
+    let building = catalogue.open(2).await.unwrap();
+    building.prepare().await.unwrap();
+    building.apply(&beginning).await.unwrap();
+    let projector = Running::start(log, store.catalogue().await, "one");
+    let second = becomes(catalogue.as_ref(), 2, State::Rejected).await;
+    let last = log.post("goes on").await;
+    reached(&live, last).await;
+    assert_eq!(state_of(catalogue.as_ref(), 1).await, Some(State::Live));
+    assert_eq!(projector.status.check(Duration::from_secs(10)), Ok(()));
+    projector.stop().await;
+    second.note.unwrap()
 }
 
 #[tokio::test]
 async fn a_generation_that_is_not_what_the_log_gives_is_rejected() {
     for store in Store::all() {
         let (_directory, log) = setting().await;
-        let catalogue = store.catalogue().await;
-        let projector = Running::start(&log, store.catalogue().await, "one");
-        let live = Live::new(store.catalogue().await);
-        reached(&live, 3).await;
-        projector.stop().await;
-
-        // Begun by somebody who left the first event out.
-        catalogue.add(1, State::Building).await.unwrap().unwrap();
-        let building = catalogue.open(2).await.unwrap();
-        building.prepare().await.unwrap();
-        let beginning = Batch {
-            incarnation: log.tail().await.unwrap().incarnation,
-            entries: Vec::new(),
-            up_to: Position::new(1),
-            fence: read_models::Fence::default(),
-        };
-        building.apply(&beginning).await.unwrap();
-        let projector = Running::start(&log, store.catalogue().await, "one");
-        let second = becomes(catalogue.as_ref(), 2, State::Rejected).await;
-        let note = second.note.unwrap();
+        let incarnation = log.tail().await.unwrap().incarnation;
+        // By somebody who left the first event out.
+        let note = rejected(&store, &log, nothing_up_to(1, incarnation)).await;
         assert!(
             note.starts_with("its users differ from those of generation 1"),
             "{note}"
         );
         assert!(note.contains("but not stored"), "{note}");
-        let last = log.post("goes on").await;
-        reached(&live, last).await;
-        assert_eq!(state_of(catalogue.as_ref(), 1).await, Some(State::Live));
-        projector.stop().await;
         store.remove().await;
     }
 }
@@ -475,34 +490,19 @@ async fn a_generation_that_is_not_what_the_log_gives_is_rejected() {
 async fn a_generation_that_was_begun_from_another_log_is_rejected_and_stops_nothing() {
     for store in Store::all() {
         let (_directory, log) = setting().await;
-        let catalogue = store.catalogue().await;
-        let projector = Running::start(&log, store.catalogue().await, "one");
-        let live = Live::new(store.catalogue().await);
-        reached(&live, 3).await;
-        projector.stop().await;
-
-        catalogue.add(1, State::Building).await.unwrap().unwrap();
-        let building = catalogue.open(2).await.unwrap();
-        building.prepare().await.unwrap();
-        let foreign = Batch {
-            incarnation: event_log::Incarnation("another".to_owned()),
-            entries: Vec::new(),
-            up_to: Position::new(1),
-            fence: read_models::Fence::default(),
-        };
-        building.apply(&foreign).await.unwrap();
-        let projector = Running::start(&log, store.catalogue().await, "one");
-        let second = becomes(catalogue.as_ref(), 2, State::Rejected).await;
-        assert!(
-            second
-                .note
-                .unwrap()
-                .contains("they come from log \"another\"")
-        );
-        let last = log.post("goes on").await;
-        reached(&live, last).await;
-        assert_eq!(projector.status.check(Duration::from_secs(10)), Ok(()));
-        projector.stop().await;
+        let incarnation = event_log::Incarnation("another".to_owned());
+        let note = rejected(&store, &log, nothing_up_to(1, incarnation)).await;
+        assert!(note.contains("they come from log \"another\""), "{note}");
         store.remove().await;
+    }
+}
+
+/// A batch up to here with nothing in it.
+fn nothing_up_to(position: u64, incarnation: event_log::Incarnation) -> Batch {
+    Batch {
+        incarnation,
+        entries: Vec::new(),
+        up_to: Position::new(position),
+        fence: read_models::Fence::default(),
     }
 }

@@ -470,6 +470,7 @@ impl Projector {
             progress: None,
             status: status.clone(),
             drain,
+            grace: projector::GRACE,
         };
         Self {
             running: tokio::spawn(projector::run(options, shutdown.clone())),

@@ -209,8 +209,14 @@ impl Status {
         waited.flatten().unwrap_or(Duration::ZERO)
     }
 
+    /// It waits for `what` before it can begin. Who has stood by goes on as such until it follows the log:
+    /// taking over is no moment of being unready.
     pub(crate) fn waiting(&self, what: &'static str) {
-        self.set(Phase::Waiting(what));
+        let mut shared = self.lock();
+        let phase = shared.phases.get(&self.number);
+        if !matches!(phase, Some(Phase::StandingBy { .. })) {
+            shared.phases.insert(self.number, Phase::Waiting(what));
+        }
     }
 
     pub(crate) fn standing_by(&self, leader: &str) {
@@ -314,6 +320,21 @@ mod tests {
         status.writing(Position::new(10));
         status.projected(Position::new(10));
         assert_eq!(status.stage_of_oldest(), Stage::Log);
+    }
+
+    #[test]
+    fn taking_over_is_no_moment_of_being_unready() {
+        let status = Status::default();
+        assert!(status.check(MAX_LAG).is_err());
+        status.waiting("the log");
+        assert!(status.check(MAX_LAG).is_err());
+        status.standing_by("another");
+        assert_eq!(status.check(MAX_LAG), Ok(()));
+        status.waiting("the log");
+        assert_eq!(status.check(MAX_LAG), Ok(()));
+        status.following(Position::new(3));
+        assert_eq!(status.check(MAX_LAG), Ok(()));
+        assert_eq!(status.leader(), None);
     }
 
     #[test]

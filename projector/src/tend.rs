@@ -33,8 +33,9 @@ pub(crate) async fn tend(
 async fn tend_read_models(work: &Work, stop: &CancellationToken) -> Result<(), ProjectorError> {
     let mut ticks = ticks();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Ok(count) = work.led.projection.dead_letter_count().await
-            && work.status.is_served()
+        // Nobody is told of those beside it.
+        if work.status.is_served()
+            && let Ok(count) = work.led.projection.dead_letter_count().await
         {
             work.status.set_aside(count);
             metrics::gauge!("hansard_dead_letters").set(count as f64);

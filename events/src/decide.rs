@@ -1,8 +1,9 @@
 //! The decisions: what a command does in a given state.
 
 use crate::{
-    ConversationRead, Event, MessageDeleted, MessageId, MessagePosted, Position, Room, RoomDeleted,
-    RoomId, RoomInitiated, RoomType, State, UserCreated, UserDeleted, UserId, UserType,
+    ConversationRead, Event, MessageDeleted, MessageEdited, MessageExpired, MessageId,
+    MessagePosted, Names, Position, Room, RoomDeleted, RoomHeld, RoomId, RoomInitiated,
+    RoomReleased, RoomType, State, UserCreated, UserDeleted, UserErased, UserId, UserType,
 };
 
 /// What somebody wants to happen.
@@ -55,6 +56,39 @@ pub enum Command {
         /// Which.
         message: MessageId,
     },
+    /// Give a message another text.
+    EditMessage {
+        /// The room it was posted to.
+        room: RoomId,
+        /// Which.
+        message: MessageId,
+        /// The new text.
+        text: String,
+    },
+    /// Erase a user: delete it and everything personal of it, for ever.
+    EraseUser {
+        /// Whom.
+        user: UserId,
+    },
+    /// Put a room under legal hold.
+    HoldRoom {
+        /// Which.
+        room: RoomId,
+        /// Why.
+        reason: String,
+    },
+    /// Lift a room's legal hold.
+    ReleaseRoom {
+        /// Which.
+        room: RoomId,
+    },
+    /// Let the texts of a room's older messages go.
+    ExpireMessages {
+        /// Which room's.
+        room: RoomId,
+        /// The last message whose text goes.
+        up_to: MessageId,
+    },
 }
 
 impl Command {
@@ -73,8 +107,9 @@ impl Command {
                 },
                 Event::UserCreated(event),
             ) => {
-                (first_name, last_name, user_type)
-                    == (&event.first_name, &event.last_name, &event.user_type)
+                let names = event.names.as_ref();
+                let names = names.map(|names| (&names.first_name, &names.last_name));
+                names == Some((first_name, last_name)) && *user_type == event.user_type
             }
             (Self::DeleteUser { user }, Event::UserDeleted(event)) => *user == event.user_id,
             (Self::InitiateRoom { users, room_type }, Event::RoomInitiated(event)) => {
@@ -82,7 +117,7 @@ impl Command {
                     && event.members == Self::room_members(users, event.initiator)
             }
             (Self::PostMessage { room, text }, Event::MessagePosted(event)) => {
-                (room, text) == (&event.room_id, &event.message_text)
+                (room, Some(text)) == (&event.room_id, event.message_text.as_ref())
             }
             (Self::MarkRead { room, up_to }, Event::ConversationRead(event)) => {
                 (room, up_to) == (&event.room_id, &event.up_to)
@@ -90,6 +125,29 @@ impl Command {
             (Self::DeleteRoom { room }, Event::RoomDeleted(event)) => *room == event.room_id,
             (Self::DeleteMessage { message }, Event::MessageDeleted(event)) => {
                 *message == event.message_id
+            }
+            (
+                Self::EditMessage {
+                    room,
+                    message,
+                    text,
+                },
+                Event::MessageEdited(event),
+            ) => {
+                (room, message, Some(text))
+                    == (
+                        &event.room_id,
+                        &event.message_id,
+                        event.message_text.as_ref(),
+                    )
+            }
+            (Self::EraseUser { user }, Event::UserErased(event)) => *user == event.user_id,
+            (Self::HoldRoom { room, reason }, Event::RoomHeld(event)) => {
+                (room, reason) == (&event.room_id, &event.reason)
+            }
+            (Self::ReleaseRoom { room }, Event::RoomReleased(event)) => *room == event.room_id,
+            (Self::ExpireMessages { room, up_to }, Event::MessageExpired(event)) => {
+                (room, up_to) == (&event.room_id, &event.up_to)
             }
             _ => false,
         }
@@ -123,6 +181,8 @@ pub enum Authority {
     Own,
     /// Create users; delete users, rooms and messages.
     Support,
+    /// All that, and erase users, put rooms under legal hold and lift it.
+    Admin,
 }
 
 /// What a command leads to.
@@ -166,6 +226,9 @@ pub enum Refusal {
     /// Only callers with more authority may do this; the text says who.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// Rooms are under legal hold, and until they are released this may not happen.
+    #[error("under legal hold: {}", join(.0))]
+    UnderHold(Vec<RoomId>),
 }
 
 /// Decides what `command`, called by `caller`, does in `state`.
@@ -188,8 +251,10 @@ pub fn decide(state: &State, caller: Caller, command: &Command) -> Result<Decisi
             }
             let event = Event::UserCreated(UserCreated {
                 user_id: *user,
-                first_name: first_name.clone(),
-                last_name: last_name.clone(),
+                names: Some(Names {
+                    first_name: first_name.clone(),
+                    last_name: last_name.clone(),
+                }),
                 user_type: *user_type,
             });
             Ok(Decision::Append(event, Expect::Empty))
@@ -203,7 +268,7 @@ pub fn decide(state: &State, caller: Caller, command: &Command) -> Result<Decisi
             let event = Event::MessagePosted(MessagePosted {
                 room_id: room.id,
                 author,
-                message_text: text.clone(),
+                message_text: Some(text.clone()),
             });
             Ok(Decision::Append(event, Expect::Any))
         }
@@ -224,7 +289,105 @@ pub fn decide(state: &State, caller: Caller, command: &Command) -> Result<Decisi
         }
         Command::DeleteRoom { room } => delete_room(state, caller, *room),
         Command::DeleteMessage { message } => delete_message(state, caller, *message),
+        Command::EditMessage {
+            room,
+            message,
+            text,
+        } => edit_message(state, caller, *room, *message, text),
+        Command::EraseUser { user } => erase_user(state, caller, *user),
+        Command::HoldRoom { room, reason } => {
+            only_admins(caller)?;
+            let room = state.room(*room).ok_or(Refusal::UnknownRoom(*room))?.id;
+            if state.is_held(room) {
+                return Ok(Decision::Nothing);
+            }
+            let reason = reason.clone();
+            let event = Event::RoomHeld(RoomHeld {
+                room_id: room,
+                reason,
+            });
+            Ok(Decision::Append(event, Expect::Any))
+        }
+        Command::ReleaseRoom { room } => {
+            only_admins(caller)?;
+            if !state.is_held(*room) {
+                return Ok(Decision::Nothing);
+            }
+            let event = Event::RoomReleased(RoomReleased { room_id: *room });
+            Ok(Decision::Append(event, Expect::Any))
+        }
+        Command::ExpireMessages { room, up_to } => {
+            only_admins(caller)?;
+            let room = state.room(*room).ok_or(Refusal::UnknownRoom(*room))?.id;
+            if state.is_held(room) {
+                return Err(Refusal::UnderHold(vec![room]));
+            }
+            let event = Event::MessageExpired(MessageExpired {
+                room_id: room,
+                up_to: *up_to,
+            });
+            Ok(Decision::Append(event, Expect::Any))
+        }
     }
+}
+
+fn only_admins(caller: Caller) -> Result<(), Refusal> {
+    match caller.authority {
+        Authority::Open | Authority::Admin => Ok(()),
+        Authority::Own | Authority::Support => Err(Refusal::NotAllowed("only admins may do this")),
+    }
+}
+
+fn edit_message(
+    state: &State,
+    caller: Caller,
+    room: RoomId,
+    message: MessageId,
+    text: &str,
+) -> Result<Decision, Refusal> {
+    let (author, room) = member_of(state, caller, room)?;
+    let message = state
+        .message(message)
+        .filter(|it| it.room == room.id)
+        .ok_or(Refusal::UnknownMessage(message))?;
+    // Whatever else the caller may do: nobody puts words into another's mouth.
+    if message.author != author {
+        return Err(Refusal::NotAllowed(
+            "only the author of a message may edit it",
+        ));
+    }
+    let event = Event::MessageEdited(MessageEdited {
+        room_id: room.id,
+        message_id: message.id,
+        author,
+        posted_at: message.at,
+        message_text: Some(text.to_owned()),
+    });
+    Ok(Decision::Append(event, Expect::Any))
+}
+
+fn erase_user(state: &State, caller: Caller, user: UserId) -> Result<Decision, Refusal> {
+    only_admins(caller)?;
+    let user = state
+        .known_user(user)
+        .ok_or_else(|| Refusal::UnknownUsers(vec![user]))?;
+    if user.erased {
+        return Ok(Decision::Nothing);
+    }
+    let held = state.held_rooms().into_iter().filter(|id| {
+        let room = state.known_room(*id);
+        room.is_some_and(|room| room.has_member(user.id))
+    });
+    let held: Vec<RoomId> = held.collect();
+    if !held.is_empty() {
+        return Err(Refusal::UnderHold(held));
+    }
+    let event = Event::UserErased(UserErased {
+        user_id: user.id,
+        user_type: user.user_type,
+        created_at: user.created_at,
+    });
+    Ok(Decision::Append(event, Expect::Exact(user.position)))
 }
 
 fn delete_user(state: &State, caller: Caller, user: UserId) -> Result<Decision, Refusal> {
@@ -285,6 +448,9 @@ fn delete_room(state: &State, caller: Caller, room: RoomId) -> Result<Decision, 
             "only members of a room and support may delete it",
         ));
     }
+    if state.is_held(room.id) {
+        return Err(Refusal::UnderHold(vec![room.id]));
+    }
     let event = Event::RoomDeleted(RoomDeleted {
         room_id: room.id,
         room_type: room.room_type,
@@ -315,7 +481,7 @@ fn delete_message(state: &State, caller: Caller, message: MessageId) -> Result<D
     Ok(Decision::Append(event, Expect::Any))
 }
 
-fn join(ids: &[UserId]) -> String {
+fn join<Id: ToString>(ids: &[Id]) -> String {
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     ids.join(", ")
 }

@@ -1,4 +1,7 @@
 //! The envelope in which an event is written to the log, and its JSON encoding.
+//!
+//! Personal texts are sealed on writing and opened on reading, see [`crate::seal`]; who reads and writes brings
+//! the keys.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::payload::{self, Opened, Payload};
+use crate::seal::{self, DataKey, KeyId, Month};
 use crate::{Event, Timestamp, UserId};
 
 /// An event with what is known about its origin: `{"id", "type", "v", "at", "actor", "key", "data"}`.
@@ -92,9 +97,17 @@ pub enum DecodeError {
         /// What did not fit.
         source: serde_json::Error,
     },
+    /// What is sealed was not sealed with the keys it should be, or was changed or moved since.
+    #[error("the sealed texts of {event_type} version {version} can't be opened with their keys")]
+    Sealed {
+        /// The type as written.
+        event_type: String,
+        /// The version as written.
+        version: u16,
+    },
 }
 
-/// The envelope as it stands in the log.
+/// The envelope as it is written.
 #[derive(Serialize)]
 struct Written<'a, Data> {
     id: Uuid,
@@ -120,6 +133,18 @@ struct Read<'a> {
     key: Option<IdempotencyKey>,
     #[serde(borrow)]
     data: &'a RawValue,
+}
+
+/// An event as it stands in the log: what is sealed in it has not been opened.
+#[derive(Debug)]
+pub struct Encoded<'a> {
+    id: Uuid,
+    event_type: std::borrow::Cow<'a, str>,
+    version: u16,
+    at: Timestamp,
+    actor: Option<UserId>,
+    key: Option<IdempotencyKey>,
+    payload: Payload,
 }
 
 /// The name space of the ids under which the log recognises a repeated request.
@@ -156,26 +181,40 @@ impl Envelope {
         )
     }
 
-    /// The bytes to write to the log.
-    pub fn encode(&self) -> Vec<u8> {
-        // Serialising cannot fail: every map key is a string, and writing to a Vec does not fail.
+    /// The keys that the event's personal texts are sealed with; none where it has no such texts.
+    pub fn key_ids(&self) -> Vec<KeyId> {
         match &self.event {
-            Event::UserCreated(data) => self.encode_with(data),
-            Event::UserDeleted(data) => self.encode_with(data),
-            Event::RoomInitiated(data) => self.encode_with(data),
-            Event::RoomDeleted(data) => self.encode_with(data),
-            Event::MessagePosted(data) => self.encode_with(data),
-            Event::MessageDeleted(data) => self.encode_with(data),
-            Event::ConversationRead(data) => self.encode_with(data),
+            Event::UserCreated(event) => vec![KeyId::Person(event.user_id)],
+            Event::MessagePosted(event) => message_keys(event.author, event.room_id, self.at),
+            Event::MessageEdited(event) => {
+                message_keys(event.author, event.room_id, event.posted_at)
+            }
+            _ => Vec::new(),
         }
     }
 
+    /// The bytes to write to the log, with what is personal sealed with `keys`: those of
+    /// [`key_ids`](Self::key_ids), in that order.
+    pub fn encode(&self, keys: &[DataKey]) -> Vec<u8> {
+        let version = self.event.version();
+        let bound_to = self.bound_to(version);
+        let payload = Payload::of(&self.event, |text| seal::seal(text, keys, &bound_to));
+        self.write(version, &payload)
+    }
+
+    /// The event as JSON for who reads the record: as it stands in the log, but with its personal texts opened;
+    /// those that are gone are `null`.
+    pub fn to_json(&self) -> Vec<u8> {
+        self.write(self.event.version(), &Opened(&self.event))
+    }
+
+    // Serialising cannot fail: every map key is a string, and writing to a Vec does not fail.
     #[allow(clippy::expect_used)]
-    fn encode_with(&self, data: impl Serialize) -> Vec<u8> {
+    fn write(&self, version: u16, data: &impl Serialize) -> Vec<u8> {
         serde_json::to_vec(&Written {
             id: self.id,
             event_type: self.event.type_name(),
-            v: self.event.version(),
+            v: version,
             at: self.at,
             actor: self.actor,
             key: self.key.as_ref(),
@@ -184,46 +223,82 @@ impl Envelope {
         .expect("an event has only string keys")
     }
 
-    /// Reads what [`encode`](Self::encode) wrote, now or in any earlier version of Hansard.
-    ///
-    /// # Errors
-    /// The bytes are not an event that this version knows.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let read: Read<'_> = serde_json::from_slice(bytes).map_err(DecodeError::Envelope)?;
-        Ok(Self {
-            id: read.id,
-            at: read.at,
-            actor: read.actor,
-            key: read.key,
-            event: decode_event(&read.event_type, read.v, read.data)?,
-        })
+    /// What the sealed texts are bound to: nobody can move them to another event, or make another type or
+    /// version of this one.
+    fn bound_to(&self, version: u16) -> Vec<u8> {
+        let Self { id, event, .. } = self;
+        let (event_type, subject) = (event.type_name(), event.subject());
+        format!("{id}\n{event_type}\n{version}\n{subject}").into_bytes()
     }
 }
 
-fn decode_event(event_type: &str, version: u16, data: &RawValue) -> Result<Event, DecodeError> {
-    fn read<'a, T: Deserialize<'a>>(
-        event_type: &str,
-        version: u16,
-        data: &'a RawValue,
-    ) -> Result<T, DecodeError> {
-        serde_json::from_str(data.get()).map_err(|source| DecodeError::Data {
-            event_type: event_type.to_owned(),
-            version,
-            source,
+/// A message's text is its author's, and of the month in which the message was posted.
+fn message_keys(author: UserId, room: crate::RoomId, posted_at: Timestamp) -> Vec<KeyId> {
+    let month = Month::of(posted_at);
+    vec![KeyId::Person(author), KeyId::Period { room, month }]
+}
+
+impl<'a> Encoded<'a> {
+    /// Reads what [`Envelope::encode`] wrote, now or in any earlier version of Hansard.
+    ///
+    /// # Errors
+    /// The bytes are not an event that this version knows.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let read: Read<'a> = serde_json::from_slice(bytes).map_err(DecodeError::Envelope)?;
+        let payload = payload::parse(&read.event_type, read.v, read.data)?;
+        Ok(Self {
+            id: read.id,
+            event_type: read.event_type,
+            version: read.v,
+            at: read.at,
+            actor: read.actor,
+            key: read.key,
+            payload,
         })
     }
-    // One arm for each version ever written; an old one is read as it was and turned into the newest.
-    match (event_type, version) {
-        ("user.created", 1) => read(event_type, version, data).map(Event::UserCreated),
-        ("user.deleted", 1) => read(event_type, version, data).map(Event::UserDeleted),
-        ("room.initiated", 1) => read(event_type, version, data).map(Event::RoomInitiated),
-        ("room.deleted", 1) => read(event_type, version, data).map(Event::RoomDeleted),
-        ("message.posted", 1) => read(event_type, version, data).map(Event::MessagePosted),
-        ("message.deleted", 1) => read(event_type, version, data).map(Event::MessageDeleted),
-        ("conversation.read", 1) => read(event_type, version, data).map(Event::ConversationRead),
-        _ => Err(DecodeError::UnknownType {
-            event_type: event_type.to_owned(),
+
+    /// The keys that it takes to open what is sealed; none where nothing is.
+    pub fn key_ids(&self) -> Vec<KeyId> {
+        match &self.payload {
+            Payload::Plain(_) => Vec::new(),
+            Payload::UserCreated(data) => vec![KeyId::Person(data.user_id)],
+            Payload::MessagePosted(data) => message_keys(data.author, data.room_id, self.at),
+            Payload::MessageEdited(data) => message_keys(data.author, data.room_id, data.posted_at),
+        }
+    }
+
+    /// The event, opened with the keys of [`key_ids`](Self::key_ids), in that order; without its personal
+    /// texts, for `None`: one of the keys has been destroyed.
+    ///
+    /// # Errors
+    /// [`DecodeError::Sealed`], or [`DecodeError::Data`] of what was sealed.
+    pub fn decode(self, keys: Option<&[DataKey]>) -> Result<Envelope, DecodeError> {
+        let Self {
+            id,
+            event_type,
             version,
-        }),
+            at,
+            actor,
+            key,
+            payload,
+        } = self;
+        let (event, sealed) = payload.unopened();
+        let mut envelope = Envelope {
+            id,
+            at,
+            actor,
+            key,
+            event,
+        };
+        if let (Some(sealed), Some(keys)) = (sealed, keys) {
+            let refused = || DecodeError::Sealed {
+                event_type: event_type.to_string(),
+                version,
+            };
+            let bound_to = envelope.bound_to(version);
+            let text = seal::open(&sealed, keys, &bound_to).ok_or_else(refused)?;
+            payload::fill_in(&mut envelope.event, &text).ok_or_else(refused)?;
+        }
+        Ok(envelope)
     }
 }

@@ -3,6 +3,7 @@
 //! Types are only ever added. A payload that must change gets a new version number, and the old one is
 //! upcast on reading ([`crate::Envelope::decode`]); every version ever written stays as a golden file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -80,31 +81,59 @@ pub enum Event {
     UserCreated(UserCreated),
     /// `user.deleted`
     UserDeleted(UserDeleted),
+    /// `user.erased`
+    UserErased(UserErased),
     /// `room.initiated`
     RoomInitiated(RoomInitiated),
     /// `room.deleted`
     RoomDeleted(RoomDeleted),
+    /// `room.held`
+    RoomHeld(RoomHeld),
+    /// `room.released`
+    RoomReleased(RoomReleased),
     /// `message.posted`
     MessagePosted(MessagePosted),
+    /// `message.edited`
+    MessageEdited(MessageEdited),
     /// `message.deleted`
     MessageDeleted(MessageDeleted),
+    /// `message.expired`
+    MessageExpired(MessageExpired),
     /// `conversation.read`
     ConversationRead(ConversationRead),
+    /// `audit.read`
+    AuditRead(AuditRead),
 }
 
 /// A user was created.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserCreated {
     /// The new user's id.
     pub user_id: UserId,
-    /// Given name, as it was sent.
-    pub first_name: String,
-    /// Family name, as it was sent.
-    pub last_name: String,
+    /// The user's names, as they were sent; `None` once the user has been erased.
+    pub names: Option<Names>,
     /// What kind of user it is.
-    #[serde(rename = "type")]
     pub user_type: UserType,
+}
+
+/// A person's names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Names {
+    /// Given name.
+    pub first_name: String,
+    /// Family name.
+    pub last_name: String,
+}
+
+impl Names {
+    /// These two.
+    pub fn new(first_name: impl Into<String>, last_name: impl Into<String>) -> Self {
+        Self {
+            first_name: first_name.into(),
+            last_name: last_name.into(),
+        }
+    }
 }
 
 /// A user was deleted. Carries what is still shown of a deleted user, so that the last event of a user's
@@ -113,6 +142,20 @@ pub struct UserCreated {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UserDeleted {
     /// The deleted user's id.
+    pub user_id: UserId,
+    /// What kind of user it was.
+    #[serde(rename = "type")]
+    pub user_type: UserType,
+    /// When the user had been created.
+    pub created_at: Timestamp,
+}
+
+/// A user was erased: deleted, if that had not happened before, and everything personal made unreadable for
+/// ever by the destruction of the user's key. Carries what [`UserDeleted`] carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserErased {
+    /// The erased user's id.
     pub user_id: UserId,
     /// What kind of user it was.
     #[serde(rename = "type")]
@@ -171,16 +214,49 @@ pub struct RoomDeleted {
     pub initiated_at: Timestamp,
 }
 
-/// A message was posted. Its id is the position of this event.
+/// A room was put under legal hold: nothing in it expires, it can't be deleted, and none of its members can be
+/// erased, until it is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RoomHeld {
+    /// The room.
+    pub room_id: RoomId,
+    /// Why, as it was given: the name of a case, for example. Not sealed: nothing personal belongs here.
+    pub reason: String,
+}
+
+/// A room's legal hold was lifted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RoomReleased {
+    /// The room.
+    pub room_id: RoomId,
+}
+
+/// A message was posted. Its id is the position of this event.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessagePosted {
     /// The room it was posted to.
     pub room_id: RoomId,
     /// The member who wrote it.
     pub author: UserId,
-    /// The text, byte for byte as it was sent.
-    pub message_text: String,
+    /// The text, byte for byte as it was sent; `None` once it has expired or its author has been erased.
+    pub message_text: Option<String>,
+}
+
+/// The author gave a message another text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageEdited {
+    /// The room it was posted to.
+    pub room_id: RoomId,
+    /// The message.
+    pub message_id: MessageId,
+    /// Its author.
+    pub author: UserId,
+    /// When the message was posted: what it says now expires with what it said first.
+    pub posted_at: Timestamp,
+    /// The new text, byte for byte as it was sent; `None` once it has expired or its author has been erased.
+    pub message_text: Option<String>,
 }
 
 /// A message was deleted.
@@ -191,6 +267,29 @@ pub struct MessageDeleted {
     pub room_id: RoomId,
     /// The deleted message.
     pub message_id: MessageId,
+}
+
+/// The texts of a room's older messages have reached the age at which they are not kept any longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MessageExpired {
+    /// The room.
+    pub room_id: RoomId,
+    /// The last message whose text has expired; so have those of all before it.
+    pub up_to: MessageId,
+}
+
+/// The record was read. Who read it is the event's actor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuditRead {
+    /// What was read: the route or command, for example `GET /audit/events`.
+    pub what: String,
+    /// How it was restricted: each condition's name and value.
+    pub filter: BTreeMap<String, String>,
+    /// Who gave the command, where it did not come over HTTP: the user's name on which machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
 }
 
 /// A member read a conversation. It marks everything before it as read, or, with `up_to`, everything up
@@ -213,17 +312,27 @@ impl Event {
         match self {
             Self::UserCreated(_) => "user.created",
             Self::UserDeleted(_) => "user.deleted",
+            Self::UserErased(_) => "user.erased",
             Self::RoomInitiated(_) => "room.initiated",
             Self::RoomDeleted(_) => "room.deleted",
+            Self::RoomHeld(_) => "room.held",
+            Self::RoomReleased(_) => "room.released",
             Self::MessagePosted(_) => "message.posted",
+            Self::MessageEdited(_) => "message.edited",
             Self::MessageDeleted(_) => "message.deleted",
+            Self::MessageExpired(_) => "message.expired",
             Self::ConversationRead(_) => "conversation.read",
+            Self::AuditRead(_) => "audit.read",
         }
     }
 
     /// The version in which new events of this type are written.
     pub const fn version(&self) -> u16 {
-        1
+        match self {
+            // Version 1 had the texts as they are.
+            Self::UserCreated(_) | Self::MessagePosted(_) => 2,
+            _ => 1,
+        }
     }
 
     /// The history that the event belongs to.
@@ -231,19 +340,27 @@ impl Event {
         match self {
             Self::UserCreated(event) => Subject::User(event.user_id),
             Self::UserDeleted(event) => Subject::User(event.user_id),
+            Self::UserErased(event) => Subject::User(event.user_id),
             Self::RoomInitiated(event) => Subject::RoomLifecycle(event.room_id),
             Self::RoomDeleted(event) => Subject::RoomLifecycle(event.room_id),
+            Self::RoomHeld(event) => Subject::RoomHold(event.room_id),
+            Self::RoomReleased(event) => Subject::RoomHold(event.room_id),
             Self::MessagePosted(event) => Subject::RoomTimeline(event.room_id),
+            Self::MessageEdited(event) => Subject::RoomTimeline(event.room_id),
             Self::MessageDeleted(event) => Subject::RoomTimeline(event.room_id),
+            Self::MessageExpired(event) => Subject::RoomTimeline(event.room_id),
             Self::ConversationRead(event) => Subject::RoomTimeline(event.room_id),
+            Self::AuditRead(_) => Subject::Audit,
         }
     }
 
-    /// The room in which it happened; `None` for what happens to users.
+    /// The room in which it happened; `None` for what happens in none.
     pub const fn room(&self) -> Option<RoomId> {
         match self.subject() {
-            Subject::User(_) => None,
-            Subject::RoomLifecycle(room) | Subject::RoomTimeline(room) => Some(room),
+            Subject::User(_) | Subject::Audit => None,
+            Subject::RoomLifecycle(room)
+            | Subject::RoomTimeline(room)
+            | Subject::RoomHold(room) => Some(room),
         }
     }
 }

@@ -7,17 +7,21 @@ mod decide;
 mod envelope;
 mod event;
 mod id;
+mod payload;
+mod seal;
 mod state;
 mod subject;
 mod timestamp;
 
 pub use decide::{Authority, Caller, Command, Decision, Expect, Refusal, decide};
-pub use envelope::{DecodeError, Envelope, IdempotencyKey, InvalidIdempotencyKey};
+pub use envelope::{DecodeError, Encoded, Envelope, IdempotencyKey, InvalidIdempotencyKey};
 pub use event::{
-    ConversationRead, Event, MessageDeleted, MessagePosted, RoomDeleted, RoomInitiated, RoomType,
-    UnknownVariant, UserCreated, UserDeleted, UserType,
+    AuditRead, ConversationRead, Event, MessageDeleted, MessageEdited, MessageExpired,
+    MessagePosted, Names, RoomDeleted, RoomHeld, RoomInitiated, RoomReleased, RoomType,
+    UnknownVariant, UserCreated, UserDeleted, UserErased, UserType,
 };
 pub use id::{InvalidId, MessageId, Position, RoomId, UserId};
+pub use seal::{DataKey, InvalidKeyId, KeyId, Month};
 pub use state::{PostedMessage, Room, State, User};
 pub use subject::{InvalidSubject, Subject};
 pub use timestamp::{InvalidTimestamp, Timestamp};

@@ -1,8 +1,11 @@
 //! What is the case: users, rooms and messages, folded from events in log order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::{Envelope, Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId, UserType};
+use crate::{
+    Envelope, Event, MessageId, Names, Position, RoomId, RoomType, Timestamp, UserCreated, UserId,
+    UserType,
+};
 
 /// A user as the last event of its subject leaves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct User {
     pub updated_at: Timestamp,
     /// Whether it has been deleted.
     pub deleted: bool,
+    /// Whether it has been erased, which is to be deleted as well.
+    pub erased: bool,
     /// The last event of its history: what the log has there if nothing has changed since.
     pub position: Position,
 }
@@ -31,12 +36,13 @@ impl User {
         match &envelope.event {
             Event::UserCreated(event) => Some(Self {
                 id: event.user_id,
-                first_name: event.first_name.clone(),
-                last_name: event.last_name.clone(),
+                first_name: name(event, |names| &names.first_name),
+                last_name: name(event, |names| &names.last_name),
                 user_type: event.user_type,
                 created_at: envelope.at,
                 updated_at: envelope.at,
                 deleted: false,
+                erased: false,
                 position,
             }),
             Event::UserDeleted(event) => Some(Self {
@@ -47,11 +53,28 @@ impl User {
                 created_at: event.created_at,
                 updated_at: envelope.at,
                 deleted: true,
+                erased: false,
+                position,
+            }),
+            Event::UserErased(event) => Some(Self {
+                id: event.user_id,
+                first_name: String::new(),
+                last_name: String::new(),
+                user_type: event.user_type,
+                created_at: event.created_at,
+                updated_at: envelope.at,
+                deleted: true,
+                erased: true,
                 position,
             }),
             _ => None,
         }
     }
+}
+
+/// A name as it is shown: empty where it is gone.
+fn name(event: &UserCreated, which: impl Fn(&Names) -> &String) -> String {
+    event.names.as_ref().map(which).cloned().unwrap_or_default()
 }
 
 /// A room as the last event of its lifecycle leaves it.
@@ -118,6 +141,8 @@ pub struct PostedMessage {
     pub room: RoomId,
     /// Who wrote it.
     pub author: UserId,
+    /// When it was posted.
+    pub at: Timestamp,
 }
 
 impl PostedMessage {
@@ -128,6 +153,7 @@ impl PostedMessage {
                 id: MessageId::at(position),
                 room: event.room_id,
                 author: event.author,
+                at: envelope.at,
             }),
             _ => None,
         }
@@ -140,6 +166,8 @@ pub struct State {
     users: HashMap<UserId, User>,
     rooms: HashMap<RoomId, Room>,
     messages: HashMap<MessageId, PostedMessage>,
+    /// The rooms under legal hold.
+    held: HashSet<RoomId>,
 }
 
 impl State {
@@ -148,6 +176,16 @@ impl State {
         self.insert_user(User::after(position, envelope));
         self.insert_room(Room::after(position, envelope));
         self.insert_message(PostedMessage::after(position, envelope));
+        self.apply_hold(&envelope.event);
+    }
+
+    /// Folds the next event on a room's legal holds.
+    pub fn apply_hold(&mut self, event: &Event) {
+        match event {
+            Event::RoomHeld(event) => self.held.insert(event.room_id),
+            Event::RoomReleased(event) => self.held.remove(&event.room_id),
+            _ => false,
+        };
     }
 
     /// Adds what is known of a user.
@@ -176,6 +214,23 @@ impl State {
         self.users.get(&id).filter(|user| !user.deleted)
     }
 
+    /// The user, also when it has been deleted.
+    pub fn known_user(&self, id: UserId) -> Option<&User> {
+        self.users.get(&id)
+    }
+
+    /// Whether the room is under legal hold.
+    pub fn is_held(&self, room: RoomId) -> bool {
+        self.held.contains(&room)
+    }
+
+    /// The rooms under legal hold, in ascending order.
+    pub fn held_rooms(&self) -> Vec<RoomId> {
+        let mut held: Vec<RoomId> = self.held.iter().copied().collect();
+        held.sort_unstable();
+        held
+    }
+
     /// Whether the user is known to have been deleted.
     pub fn is_deleted(&self, id: UserId) -> bool {
         self.users.get(&id).is_some_and(|user| user.deleted)
@@ -184,6 +239,11 @@ impl State {
     /// The room, unless it does not exist or is deleted.
     pub fn room(&self, id: RoomId) -> Option<&Room> {
         self.rooms.get(&id).filter(|room| !room.deleted)
+    }
+
+    /// The room, also when it has been deleted.
+    pub fn known_room(&self, id: RoomId) -> Option<&Room> {
+        self.rooms.get(&id)
     }
 
     /// The message as posted, deleted or not.

@@ -14,12 +14,16 @@ pub struct InvalidSubject(String);
 /// messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// `chat.user.<user>`: the user's creation and deletion.
+    /// `chat.user.<user>`: the user's creation, deletion and erasure.
     User(UserId),
     /// `chat.room.<room>.lifecycle`: the room's initiation and deletion.
     RoomLifecycle(RoomId),
-    /// `chat.room.<room>.timeline`: posts, deletions of messages, reads.
+    /// `chat.room.<room>.timeline`: posts, edits and deletions of messages, reads.
     RoomTimeline(RoomId),
+    /// `chat.room.<room>.hold`: the room's legal holds.
+    RoomHold(RoomId),
+    /// `chat.audit`: readings of the record itself.
+    Audit,
 }
 
 impl fmt::Display for Subject {
@@ -28,6 +32,8 @@ impl fmt::Display for Subject {
             Self::User(user) => write!(formatter, "chat.user.{user}"),
             Self::RoomLifecycle(room) => write!(formatter, "chat.room.{room}.lifecycle"),
             Self::RoomTimeline(room) => write!(formatter, "chat.room.{room}.timeline"),
+            Self::RoomHold(room) => write!(formatter, "chat.room.{room}.hold"),
+            Self::Audit => formatter.write_str("chat.audit"),
         }
     }
 }
@@ -40,6 +46,9 @@ impl FromStr for Subject {
         if let Some(user) = text.strip_prefix("chat.user.") {
             return user.parse().map(Self::User).map_err(|_| invalid());
         }
+        if text == "chat.audit" {
+            return Ok(Self::Audit);
+        }
         let (room, history) = text
             .strip_prefix("chat.room.")
             .and_then(|rest| rest.split_once('.'))
@@ -48,6 +57,7 @@ impl FromStr for Subject {
         match history {
             "lifecycle" => Ok(Self::RoomLifecycle(room)),
             "timeline" => Ok(Self::RoomTimeline(room)),
+            "hold" => Ok(Self::RoomHold(room)),
             _ => Err(invalid()),
         }
     }
@@ -65,6 +75,8 @@ mod tests {
             Subject::User(hex.parse().unwrap()),
             Subject::RoomLifecycle(hex.parse().unwrap()),
             Subject::RoomTimeline(hex.parse().unwrap()),
+            Subject::RoomHold(hex.parse().unwrap()),
+            Subject::Audit,
         ] {
             assert_eq!(subject.to_string().parse(), Ok(subject));
         }

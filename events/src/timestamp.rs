@@ -35,6 +35,12 @@ impl Timestamp {
         self.0.as_millisecond()
     }
 
+    /// Year and month in UTC.
+    pub(crate) fn year_and_month(self) -> (i16, i8) {
+        let date = self.0.to_zoned(jiff::tz::TimeZone::UTC).date();
+        (date.year(), date.month())
+    }
+
     fn truncate(timestamp: jiff::Timestamp) -> Self {
         Self::from_millis(timestamp.as_millisecond()).unwrap_or(Self(timestamp))
     }

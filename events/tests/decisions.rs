@@ -3,8 +3,9 @@
 
 use events::{
     Authority, Caller, Command, ConversationRead, Decision, Envelope, Event, Expect,
-    MessageDeleted, MessageId, MessagePosted, Position, Refusal, RoomDeleted, RoomId,
-    RoomInitiated, RoomType, State, Timestamp, UserCreated, UserDeleted, UserId, UserType, decide,
+    MessageDeleted, MessageEdited, MessageExpired, MessageId, MessagePosted, Names, Position,
+    Refusal, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, State,
+    Timestamp, UserCreated, UserDeleted, UserErased, UserId, UserType, decide,
 };
 use uuid::Uuid;
 
@@ -100,8 +101,7 @@ const SUPPORT_WITHOUT_USER: Caller = Caller {
 fn created(user_id: UserId) -> Event {
     Event::UserCreated(UserCreated {
         user_id,
-        first_name: "First".to_owned(),
-        last_name: "Last".to_owned(),
+        names: Some(Names::new("First", "Last")),
         user_type: UserType::Consumer,
     })
 }
@@ -139,11 +139,53 @@ fn room_deleted(generation: u32) -> Event {
     })
 }
 
+fn admin(user: UserId) -> Caller {
+    Caller {
+        user: Some(user),
+        authority: Authority::Admin,
+    }
+}
+
+fn held() -> Event {
+    Event::RoomHeld(RoomHeld {
+        room_id: room(0),
+        reason: "a case".to_owned(),
+    })
+}
+
+fn released() -> Event {
+    Event::RoomReleased(RoomReleased { room_id: room(0) })
+}
+
+fn erased(user_id: UserId) -> Event {
+    Event::UserErased(UserErased {
+        user_id,
+        user_type: UserType::Consumer,
+        created_at: at(),
+    })
+}
+
+fn edited(text: &str) -> Event {
+    Event::MessageEdited(MessageEdited {
+        room_id: room(0),
+        message_id: message(5),
+        author: ANNA,
+        posted_at: at(),
+        message_text: Some(text.to_owned()),
+    })
+}
+
+/// A history and what happened next.
+fn and_then(mut history: Vec<Event>, next: impl IntoIterator<Item = Event>) -> Vec<Event> {
+    history.extend(next);
+    history
+}
+
 fn posted(author: UserId, text: &str) -> Event {
     Event::MessagePosted(MessagePosted {
         room_id: room(0),
         author,
-        message_text: text.to_owned(),
+        message_text: Some(text.to_owned()),
     })
 }
 
@@ -177,8 +219,7 @@ mod creating_a_user {
     fn carl_created() -> Event {
         Event::UserCreated(UserCreated {
             user_id: CARL,
-            first_name: " \0 any thing\n".to_owned(),
-            last_name: "名".to_owned(),
+            names: Some(Names::new(" \0 any thing\n", "名")),
             user_type: UserType::Support,
         })
     }
@@ -438,7 +479,7 @@ mod marking_a_conversation_read {
         history.push(Event::MessagePosted(MessagePosted {
             room_id: other,
             author: ANNA,
-            message_text: "elsewhere".to_owned(),
+            message_text: Some("elsewhere".to_owned()),
         }));
         // The room's initiation, another room's message, the future.
         for not_a_message in [4, 7, 1_000] {
@@ -552,6 +593,179 @@ mod deleting_a_message {
     }
 }
 
+mod editing_a_message {
+    use super::*;
+
+    fn edit(room: RoomId, number: u64) -> Command {
+        Command::EditMessage {
+            room,
+            message: message(number),
+            text: "hello again".to_owned(),
+        }
+    }
+
+    #[test]
+    fn is_for_its_author() {
+        given(a_conversation())
+            .when(own(ANNA), edit(room(0), 5))
+            .then(edited("hello again"), Expect::Any);
+        let refusal = "only the author of a message may edit it";
+        for caller in [own(BELA), support(BELA), admin(BELA)] {
+            given(a_conversation())
+                .when(caller, edit(room(0), 5))
+                .then_refused(Refusal::NotAllowed(refusal), refusal);
+        }
+    }
+
+    #[test]
+    fn takes_a_member_and_a_message_of_the_room() {
+        given(a_conversation())
+            .when(own(CARL), edit(room(0), 5))
+            .then_refused(Refusal::NotAMember, "only members of the room may do this");
+        given(a_conversation())
+            .when(own(ANNA), edit(room(0), 4))
+            .then_refused(
+                Refusal::UnknownMessage(message(4)),
+                "no message with the id 0000000000000004 in this room",
+            );
+        let gone = and_then(a_conversation(), [room_deleted(0)]);
+        given(gone).when(own(ANNA), edit(room(0), 5)).then_refused(
+            Refusal::UnknownRoom(room(0)),
+            &format!("no room with the id {}", room(0)),
+        );
+    }
+}
+
+mod legal_holds {
+    use super::*;
+
+    fn hold() -> Command {
+        Command::HoldRoom {
+            room: room(0),
+            reason: "a case".to_owned(),
+        }
+    }
+
+    fn release() -> Command {
+        Command::ReleaseRoom { room: room(0) }
+    }
+
+    #[test]
+    fn are_begun_and_lifted_once() {
+        given(a_conversation())
+            .when(admin(CARL), hold())
+            .then(held(), Expect::Any);
+        given(a_conversation())
+            .when(admin(CARL), release())
+            .then_nothing();
+        let under_hold = and_then(a_conversation(), [held()]);
+        given(under_hold.clone())
+            .when(admin(CARL), hold())
+            .then_nothing();
+        given(under_hold)
+            .when(OPEN, release())
+            .then(released(), Expect::Any);
+    }
+
+    #[test]
+    fn are_for_admins() {
+        for caller in [own(ANNA), support(ANNA)] {
+            for command in [hold(), release()] {
+                given(a_conversation()).when(caller, command).then_refused(
+                    Refusal::NotAllowed("only admins may do this"),
+                    "only admins may do this",
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn keep_the_room_and_its_texts_and_its_members() {
+        let under_hold = and_then(a_conversation(), [held()]);
+        let message = format!("under legal hold: {}", room(0));
+        for command in [
+            Command::DeleteRoom { room: room(0) },
+            Command::EraseUser { user: BELA },
+            Command::ExpireMessages {
+                room: room(0),
+                up_to: super::message(5),
+            },
+        ] {
+            given(under_hold.clone())
+                .when(admin(CARL), command.clone())
+                .then_refused(Refusal::UnderHold(vec![room(0)]), &message);
+            let after = given(and_then(under_hold.clone(), [released()]));
+            assert!(after.when(admin(CARL), command).0.is_ok());
+        }
+        // Also of a user who has been deleted, but not of one who is no member.
+        given(and_then(under_hold.clone(), [deleted(BELA)]))
+            .when(admin(CARL), Command::EraseUser { user: BELA })
+            .then_refused(Refusal::UnderHold(vec![room(0)]), &message);
+        given(under_hold)
+            .when(admin(CARL), Command::EraseUser { user: CARL })
+            .then(erased(CARL), Expect::Exact(Position::new(3)));
+    }
+}
+
+mod erasing_a_user {
+    use super::*;
+
+    const ERASE: Command = Command::EraseUser { user: ANNA };
+
+    #[test]
+    fn is_for_admins_whether_or_not_the_user_was_deleted() {
+        given(a_conversation())
+            .when(admin(CARL), ERASE)
+            .then(erased(ANNA), Expect::Exact(Position::new(1)));
+        given(and_then(a_conversation(), [deleted(ANNA)]))
+            .when(admin(CARL), ERASE)
+            .then(erased(ANNA), Expect::Exact(Position::new(6)));
+        for caller in [own(ANNA), support(CARL)] {
+            given(a_conversation()).when(caller, ERASE).then_refused(
+                Refusal::NotAllowed("only admins may do this"),
+                "only admins may do this",
+            );
+        }
+    }
+
+    #[test]
+    fn happens_once_and_to_somebody() {
+        given(and_then(a_conversation(), [erased(ANNA)]))
+            .when(admin(CARL), ERASE)
+            .then_nothing();
+        given([]).when(admin(CARL), ERASE).then_refused(
+            Refusal::UnknownUsers(vec![ANNA]),
+            &format!("no users with the ids {ANNA}"),
+        );
+    }
+
+    #[test]
+    fn is_to_be_deleted_as_well() {
+        let history = given(and_then(a_conversation(), [erased(ANNA)]));
+        assert!(history.0.user(ANNA).is_none());
+        assert!(history.0.is_deleted(ANNA));
+    }
+}
+
+#[test]
+fn texts_expire_in_a_room_that_is_there() {
+    let expire = Command::ExpireMessages {
+        room: room(0),
+        up_to: message(5),
+    };
+    let event = Event::MessageExpired(MessageExpired {
+        room_id: room(0),
+        up_to: message(5),
+    });
+    given(a_conversation())
+        .when(admin(CARL), expire.clone())
+        .then(event, Expect::Any);
+    given([]).when(admin(CARL), expire).then_refused(
+        Refusal::UnknownRoom(room(0)),
+        &format!("no room with the id {}", room(0)),
+    );
+}
+
 mod state {
     use super::*;
     use events::{Room, User};
@@ -615,6 +829,23 @@ fn a_command_knows_its_own_event_again_and_no_other() {
         room_id: room(0),
         message_id: message(5),
     });
+    let edit = |text: &str| Command::EditMessage {
+        room: room(0),
+        message: message(5),
+        text: text.to_owned(),
+    };
+    let hold = Command::HoldRoom {
+        room: room(0),
+        reason: "a case".to_owned(),
+    };
+    let expire = Command::ExpireMessages {
+        room: room(0),
+        up_to: message(5),
+    };
+    let expired = Event::MessageExpired(MessageExpired {
+        room_id: room(0),
+        up_to: message(5),
+    });
     // Each command with its event, in one row; it must lead to no event of another row.
     let rows = [
         (create("First"), created(ANNA)),
@@ -629,6 +860,12 @@ fn a_command_knows_its_own_event_again_and_no_other() {
         (mark(None), read(None)),
         (mark(Some(message(5))), read(Some(message(5)))),
         (delete_message, message_deleted),
+        (edit("a"), edited("a")),
+        (edit("b"), edited("b")),
+        (Command::EraseUser { user: ANNA }, erased(ANNA)),
+        (hold, held()),
+        (Command::ReleaseRoom { room: room(0) }, released()),
+        (expire, expired),
     ];
     for (row, (command, _)) in rows.iter().enumerate() {
         for (other_row, (_, event)) in rows.iter().enumerate() {

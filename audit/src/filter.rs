@@ -128,12 +128,19 @@ pub(crate) fn concerns(envelope: &Envelope, user: UserId) -> bool {
         || match &envelope.event {
             Event::UserCreated(event) => event.user_id == user,
             Event::UserDeleted(event) => event.user_id == user,
+            Event::UserErased(event) => event.user_id == user,
             Event::RoomInitiated(event) => event.initiator == user || event.members.contains(&user),
             Event::RoomDeleted(event) => event.initiator == user || event.members.contains(&user),
             Event::MessagePosted(event) => event.author == user,
+            Event::MessageEdited(event) => event.author == user,
             Event::ConversationRead(event) => event.reader == user,
             // Whose message it was stands in the event that posted it.
             Event::MessageDeleted(_) => false,
+            // Of rooms as a whole, or of the record.
+            Event::RoomHeld(_)
+            | Event::RoomReleased(_)
+            | Event::MessageExpired(_)
+            | Event::AuditRead(_) => false,
         }
 }
 

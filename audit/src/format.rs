@@ -13,8 +13,8 @@ use crate::Selected;
 /// How replayed events are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// One JSON object a line: position, time stored, subject, and the event exactly as it stands in the
-    /// log
+    /// One JSON object a line: position, time stored, subject, and the event with its personal texts opened;
+    /// null where they are gone for ever
     #[default]
     Jsonl,
     /// One line a event for people to read: time stored, position, who, and what happened
@@ -45,8 +45,8 @@ pub(crate) struct ReplayedEvent<'a> {
     /// Which history it belongs to.
     #[schema(example = "chat.room.5f2d1c0b9a8e7d6c5b4a39281706f5e4.timeline")]
     subject: &'a str,
-    /// The event exactly as it stands in the log: id, type, v, at, actor, key and data. Absent when it
-    /// can't be decoded.
+    /// The event: id, type, v, at, actor, key and data. What is sealed in the log is opened; a text that is
+    /// gone for ever is null. Absent when the event can't be decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     event: Option<&'a RawValue>,
@@ -72,35 +72,22 @@ fn write_json(selected: &Selected, buffer: &mut Vec<u8>) {
         payload: None,
         payload_base64: None,
     };
-    let one_line;
-    match (&selected.decoded, std::str::from_utf8(&recorded.payload)) {
-        (Ok(_), Ok(text)) => {
-            one_line = on_one_line(text);
-            line.event = serde_json::from_str(&one_line).ok();
+    let event;
+    match &selected.decoded {
+        Ok(envelope) => {
+            event = envelope.to_json();
+            line.event = serde_json::from_slice(&event).ok();
         }
-        (Err(reason), Ok(text)) => {
+        Err(reason) => {
             line.undecodable = Some(reason.to_string());
-            line.payload = Some(text);
-        }
-        (decoded, Err(not_text)) => {
-            line.undecodable = Some(match decoded {
-                Err(reason) => reason.to_string(),
-                Ok(_) => not_text.to_string(),
-            });
-            line.payload_base64 = Some(STANDARD.encode(&recorded.payload));
+            match std::str::from_utf8(&recorded.payload) {
+                Ok(text) => line.payload = Some(text),
+                Err(_) => line.payload_base64 = Some(STANDARD.encode(&recorded.payload)),
+            }
         }
     }
     // Writing to a vector can't fail, and a line has nothing that JSON can't say.
     let _ = serde_json::to_writer(buffer, &line);
-}
-
-/// Line ends in valid JSON are white space between its parts: blanks say the same. Hansard writes none.
-fn on_one_line(json: &str) -> std::borrow::Cow<'_, str> {
-    if json.contains(['\n', '\r']) {
-        json.replace(['\n', '\r'], " ").into()
-    } else {
-        json.into()
-    }
 }
 
 fn write_text(selected: &Selected, buffer: &mut Vec<u8>) {
@@ -128,14 +115,28 @@ fn write_text(selected: &Selected, buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(line.as_bytes());
 }
 
+/// A text, quoted; one that is gone for ever is not.
+fn text(text: Option<&String>) -> String {
+    text.map_or_else(|| "[erased]".to_owned(), |text| format!("{text:?}"))
+}
+
 /// What happened, on one line. Names and texts are quoted in Rust's debug format, which escapes quotes and
 /// everything that is not visible: control characters, line ends, marks that reverse the direction.
 fn happened(envelope: &Envelope) -> String {
     match &envelope.event {
-        Event::UserCreated(event) => format!(
-            "created the {} user {}: {:?} {:?}",
-            event.user_type, event.user_id, event.first_name, event.last_name
-        ),
+        Event::UserCreated(event) => {
+            let names = event.names.as_ref();
+            format!(
+                "created the {} user {}: {} {}",
+                event.user_type,
+                event.user_id,
+                text(names.map(|names| &names.first_name)),
+                text(names.map(|names| &names.last_name))
+            )
+        }
+        Event::UserErased(event) => {
+            format!("erased the {} user {}", event.user_type, event.user_id)
+        }
         Event::UserDeleted(event) => {
             format!("deleted the {} user {}", event.user_type, event.user_id)
         }
@@ -152,7 +153,40 @@ fn happened(envelope: &Envelope) -> String {
             format!("deleted the {} room {}", event.room_type, event.room_id)
         }
         Event::MessagePosted(event) => {
-            format!("posted to room {}: {:?}", event.room_id, event.message_text)
+            let text = text(event.message_text.as_ref());
+            format!("posted to room {}: {text}", event.room_id)
+        }
+        Event::MessageEdited(event) => format!(
+            "edited message {} of room {}: {}",
+            event.message_id,
+            event.room_id,
+            text(event.message_text.as_ref())
+        ),
+        Event::MessageExpired(event) => format!(
+            "let the texts of room {} expire up to message {}",
+            event.room_id, event.up_to
+        ),
+        Event::RoomHeld(event) => format!(
+            "put room {} under legal hold: {:?}",
+            event.room_id, event.reason
+        ),
+        Event::RoomReleased(event) => {
+            format!("released room {} from legal hold", event.room_id)
+        }
+        Event::AuditRead(event) => {
+            let filter: Vec<String> = event
+                .filter
+                .iter()
+                .map(|(name, value)| format!(", {name}={value:?}"))
+                .collect();
+            let operator = event.operator.as_ref();
+            let operator = operator.map(|operator| format!(", by {operator:?}"));
+            format!(
+                "read the record: {:?}{}{}",
+                event.what,
+                filter.concat(),
+                operator.unwrap_or_default()
+            )
         }
         Event::MessageDeleted(event) => {
             format!(

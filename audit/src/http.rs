@@ -10,9 +10,10 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use contract::Problem;
-use event_log::{EventLog, LogError};
-use events::{Envelope, Subject, User, UserId, UserType};
+use event_log::LogError;
+use events::{Subject, User, UserId, UserType};
 use futures::stream::{self, Stream};
+use keys::Record;
 use platform::auth::Auth;
 use platform::error::ApiError;
 use serde_json::json;
@@ -25,40 +26,40 @@ use crate::{Format, ReplayFilter, Selection};
 /// Bytes gathered before they are handed to the connection.
 const CHUNK: usize = 16 * 1024;
 
-/// A way to the log, which may not be there yet: a process must be able to start and serve without it.
+/// A way to the record, which may not be there yet: a process must be able to start and serve without it.
 #[derive(Clone)]
-pub struct LogHandle(Arc<dyn Fn() -> Option<Arc<dyn EventLog>> + Send + Sync>);
+pub struct RecordHandle(Arc<dyn Fn() -> Option<Record> + Send + Sync>);
 
-impl LogHandle {
-    /// A handle that asks `obtain` for the log at each request.
-    pub fn new(obtain: impl Fn() -> Option<Arc<dyn EventLog>> + Send + Sync + 'static) -> Self {
+impl RecordHandle {
+    /// A handle that asks `obtain` for the record at each request.
+    pub fn new(obtain: impl Fn() -> Option<Record> + Send + Sync + 'static) -> Self {
         Self(Arc::new(obtain))
     }
 
-    fn get(&self) -> Result<Arc<dyn EventLog>, ApiError> {
+    fn get(&self) -> Result<Record, ApiError> {
         (self.0)().ok_or_else(|| {
             ApiError::unavailable("the event log has not been reached yet; try again", 1)
         })
     }
 }
 
-impl From<Arc<dyn EventLog>> for LogHandle {
-    fn from(log: Arc<dyn EventLog>) -> Self {
-        Self::new(move || Some(Arc::clone(&log)))
+impl From<Record> for RecordHandle {
+    fn from(record: Record) -> Self {
+        Self::new(move || Some(record.clone()))
     }
 }
 
-impl fmt::Debug for LogHandle {
+impl fmt::Debug for RecordHandle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("LogHandle")
+        formatter.write_str("RecordHandle")
     }
 }
 
 /// What the audit route is built from.
 #[derive(Clone)]
 pub struct Options {
-    /// The log to replay.
-    pub log: LogHandle,
+    /// The record to replay.
+    pub record: RecordHandle,
     /// Who may call.
     pub auth: Auth,
 }
@@ -106,11 +107,11 @@ async fn replay_events(
         ));
     }
     let filter = parse_filter(query.as_deref().unwrap_or_default())?;
-    let log = options.log.get()?;
-    if is_deleted(log.as_ref(), claims.user).await? {
+    let record = options.record.get()?;
+    if is_deleted(&record, claims.user).await? {
         return Err(ApiError::invalid_token("the token's user does not exist"));
     }
-    let selection = Selection::start(log, filter).await?;
+    let selection = Selection::start(record, filter).await?;
     let headers = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
         (header::CACHE_CONTROL, "no-store"),
@@ -120,12 +121,12 @@ async fn replay_events(
 
 /// Whether the log says that the user was deleted. One whom it does not know is the firm's own back
 /// office, whose tokens come from elsewhere.
-async fn is_deleted(log: &dyn EventLog, user: UserId) -> Result<bool, LogError> {
-    let last = log.last_of(Subject::User(user)).await?;
-    let user = last.and_then(|recorded| {
-        let envelope = Envelope::decode(&recorded.payload).ok()?;
-        User::after(recorded.position, &envelope)
-    });
+async fn is_deleted(record: &Record, user: UserId) -> Result<bool, LogError> {
+    let Some(last) = record.log.last_of(Subject::User(user)).await? else {
+        return Ok(false);
+    };
+    let envelope = record.decode(&last).await?.ok();
+    let user = envelope.and_then(|envelope| User::after(last.position, &envelope));
     Ok(user.is_some_and(|user| user.deleted))
 }
 

@@ -13,6 +13,6 @@ mod selection;
 
 pub use filter::{Bound, InvalidBound, InvalidRange, ReplayFilter};
 pub use format::Format;
-pub use http::{LogHandle, Options, routes};
+pub use http::{Options, RecordHandle, routes};
 pub use replay::{ReplayArgs, Summary, replay};
 pub use selection::{Selected, Selection, Step};

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use event_log::{EventLog, Position};
+use event_log::Position;
 use events::{RoomId, UserId};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use keys::Record;
 
 use crate::output::Output;
 use crate::{Bound, Format, ReplayFilter, Selection, Step};
@@ -107,10 +107,10 @@ impl fmt::Display for Summary {
 /// # Errors
 /// A range that ends before it begins, a log that can't be read, an output that can't be written. Of an
 /// output file nothing is left then.
-pub async fn replay(args: &ReplayArgs, log: Arc<dyn EventLog>) -> anyhow::Result<Summary> {
+pub async fn replay(args: &ReplayArgs, record: Record) -> anyhow::Result<Summary> {
     let filter = args.filter();
     filter.check()?;
-    let mut selection = Selection::start(log, filter).await?;
+    let mut selection = Selection::start(record, filter).await?;
     let mut output = Output::open(args.output.as_deref()).await?;
     let mut progress = Progress::new(args, selection.range());
     let mut summary = Summary {

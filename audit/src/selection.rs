@@ -1,10 +1,9 @@
 //! The events of the log that a filter selects, one at a time.
 
-use std::sync::Arc;
-
-use event_log::{EventLog, Events, LogError, Position, Recorded, Tail};
+use event_log::{Events, LogError, Position, Recorded, Tail};
 use events::{DecodeError, Envelope, Event, PostedMessage, Subject, UserId};
 use futures::StreamExt;
+use keys::Record;
 
 use crate::ReplayFilter;
 use crate::filter::concerns;
@@ -29,7 +28,7 @@ pub enum Step {
 
 /// A replay in progress.
 pub struct Selection {
-    log: Arc<dyn EventLog>,
+    record: Record,
     filter: ReplayFilter,
     events: Events,
     first: Option<Result<Recorded, LogError>>,
@@ -43,16 +42,16 @@ impl Selection {
     ///
     /// # Errors
     /// [`LogError`]: the log can't be read.
-    pub async fn start(log: Arc<dyn EventLog>, filter: ReplayFilter) -> Result<Self, LogError> {
-        let tail = log.tail().await?;
-        let mut events = log.read(filter.log_filter(), filter.after()).await?;
+    pub async fn start(record: Record, filter: ReplayFilter) -> Result<Self, LogError> {
+        let tail = record.log.tail().await?;
+        let mut events = record.log.read(filter.log_filter(), filter.after()).await?;
         // So that a log that can't be read is known before anything is answered.
         let first = match events.next().await {
             Some(Err(error)) => return Err(error),
             first => first,
         };
         Ok(Self {
-            log,
+            record,
             filter,
             events,
             first,
@@ -102,7 +101,7 @@ impl Selection {
         if !self.filter.times_match(&recorded) {
             return Ok(Some(Step::Passed));
         }
-        let decoded = Envelope::decode(&recorded.payload);
+        let decoded = self.record.decode(&recorded).await?;
         if let Some(user) = self.filter.user
             && !self.is_about(user, &recorded, &decoded).await?
         {
@@ -148,10 +147,11 @@ impl Selection {
             return Ok(false);
         };
         // Somebody else deleted it; whose it was stands where it was posted.
-        let Some(post) = self.log.get(deletion.message_id.position()).await? else {
+        let Some(post) = self.record.log.get(deletion.message_id.position()).await? else {
             return Ok(false);
         };
-        let message = Envelope::decode(&post.payload)
+        let envelope = self.record.decode(&post).await?;
+        let message = envelope
             .ok()
             .and_then(|envelope| PostedMessage::after(post.position, &envelope));
         Ok(message.is_some_and(|message| message.author == user))

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use contract::texts;
-use event_log::{LogError, NewEvent};
+use event_log::{Filter, LogError, Recorded};
 use events::{
     Caller, Command, Decision, Envelope, Event, Expect, IdempotencyKey, MessageId, Position,
-    PostedMessage, Refusal, State, Subject, decide,
+    PostedMessage, Refusal, RoomId, State, Subject, decide,
 };
+use futures::TryStreamExt;
+use keys::{AppendError, SealError};
 use platform::error::ApiError;
 
 use crate::caller::Handling;
@@ -87,6 +89,7 @@ impl From<Failure> for ApiError {
             Refusal::UnknownMessage(_) => Self::not_found("No message exists for this id"),
             Refusal::NotAMember => Self::forbidden(texts::NOT_A_MEMBER),
             Refusal::NotAllowed(_) => Self::forbidden(refusal.to_string()),
+            Refusal::UnderHold(_) => Self::conflict(refusal.to_string()),
         }
     }
 }
@@ -97,6 +100,19 @@ impl Outcome {
         match self {
             Self::Done(done) => Some(done.position),
             Self::Nothing(unchanged) => unchanged.position,
+        }
+    }
+}
+
+impl From<AppendError> for Failure {
+    fn from(error: AppendError) -> Self {
+        match error {
+            // Erased a moment ago, so that the decision did not know it yet.
+            AppendError::Seal(SealError::Destroyed(_)) => Self::Refused(Refusal::NotAllowed(
+                "the user who calls has been deleted, or the room's texts of this month have expired",
+            )),
+            AppendError::Seal(SealError::Keys(error)) => Self::Api(LogError::from(error).into()),
+            AppendError::Log(error) => error.into(),
         }
     }
 }
@@ -189,14 +205,14 @@ impl Options {
     ) -> Result<Option<Appended>, Failure> {
         let subject = event.subject();
         let envelope = Envelope::new(event, caller.user, handling.key.clone());
-        match self.log.append(NewEvent::from(&envelope), expect).await {
+        match self.record.append(&envelope, expect).await {
             Ok(appended) if appended.duplicate => {
                 let first = self.recorded(appended.position).await?;
                 let (position, envelope) = same_request(command, first)?;
                 Ok(Some(Appended::Event(position, envelope)))
             }
             Ok(appended) => Ok(Some(Appended::Event(appended.position, envelope))),
-            Err(LogError::Conflict(_)) => {
+            Err(AppendError::Log(LogError::Conflict(_))) => {
                 self.refresh(subject).await?;
                 Ok(None)
             }
@@ -247,10 +263,10 @@ impl Options {
         let (Some(key), Some(subject)) = (&handling.key, subject) else {
             return Ok(None);
         };
-        let Some(last) = self.log.last_of(subject).await? else {
+        let Some(last) = self.record.log.last_of(subject).await? else {
             return Ok(None);
         };
-        let Ok(envelope) = Envelope::decode(&last.payload) else {
+        let Ok(envelope) = self.record.decode(&last).await? else {
             return Ok(None);
         };
         let own = envelope.actor == caller.user && envelope.key.as_ref() == Some(key);
@@ -286,8 +302,12 @@ impl Options {
                     }
                 }
             }
-            Command::PostMessage { room, .. } | Command::DeleteRoom { room } => {
+            Command::PostMessage { room, .. } => {
                 state.insert_room(self.directory.room(*room).await?);
+            }
+            Command::DeleteRoom { room } => {
+                state.insert_room(self.directory.room(*room).await?);
+                self.gather_hold(&mut state, *room).await?;
             }
             Command::MarkRead { room, up_to } => {
                 state.insert_room(self.directory.room(*room).await?);
@@ -301,28 +321,70 @@ impl Options {
                     state.insert_message(message);
                 }
             }
+            Command::EditMessage { room, message, .. } => {
+                state.insert_room(self.directory.room(*room).await?);
+                state.insert_message(self.message(*message).await?);
+            }
+            Command::EraseUser { user } => {
+                state.insert_user(self.directory.user(*user).await?);
+                self.gather_holds(&mut state).await?;
+                for room in state.held_rooms() {
+                    state.insert_room(self.directory.room(room).await?);
+                }
+            }
+            Command::HoldRoom { room, .. }
+            | Command::ReleaseRoom { room }
+            | Command::ExpireMessages { room, .. } => {
+                state.insert_room(self.directory.room(*room).await?);
+                self.gather_hold(&mut state, *room).await?;
+            }
         }
         Ok(state)
     }
 
+    /// Whether the room is under legal hold.
+    async fn gather_hold(&self, state: &mut State, room: RoomId) -> Result<(), LogError> {
+        match self.record.log.last_of(Subject::RoomHold(room)).await? {
+            Some(last) => self.apply_hold(state, &last).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Which rooms are under legal hold: few ever are.
+    async fn gather_holds(&self, state: &mut State) -> Result<(), LogError> {
+        let mut holds = self.record.log.read(Filter::Holds, Position::ZERO).await?;
+        while let Some(recorded) = holds.try_next().await? {
+            self.apply_hold(state, &recorded).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_hold(&self, state: &mut State, recorded: &Recorded) -> Result<(), LogError> {
+        if let Ok(envelope) = self.record.decode(recorded).await? {
+            state.apply_hold(&envelope.event);
+        }
+        Ok(())
+    }
+
     async fn message(&self, id: MessageId) -> Result<Option<PostedMessage>, LogError> {
-        let Some(recorded) = self.log.get(id.position()).await? else {
+        let Some(recorded) = self.record.log.get(id.position()).await? else {
             return Ok(None);
         };
-        Ok(Envelope::decode(&recorded.payload)
+        let envelope = self.record.decode(&recorded).await?;
+        Ok(envelope
             .ok()
             .and_then(|envelope| PostedMessage::after(recorded.position, &envelope)))
     }
 
     async fn recorded(&self, position: Position) -> Result<(Position, Envelope), Failure> {
-        let recorded = self.log.get(position).await?.ok_or_else(|| {
+        let recorded = self.record.log.get(position).await?.ok_or_else(|| {
             Failure::Api(ApiError::unavailable(
                 "the log does not have the event it recognised; try again",
                 1,
             ))
         })?;
-        let envelope = Envelope::decode(&recorded.payload)
-            .map_err(|error| Failure::Api(ApiError::internal(&error.into())))?;
+        let envelope = self.record.decode(&recorded).await?;
+        let envelope = envelope.map_err(|error| Failure::Api(ApiError::internal(&error.into())))?;
         Ok((position, envelope))
     }
 
@@ -333,14 +395,20 @@ impl Options {
             Some(Subject::RoomLifecycle(room)) => {
                 self.directory.room(room).await?.map(|it| it.position)
             }
-            Some(Subject::RoomTimeline(_)) | None => None,
+            Some(subject @ Subject::RoomHold(_)) => self
+                .record
+                .log
+                .last_of(subject)
+                .await?
+                .map(|last| last.position),
+            Some(Subject::RoomTimeline(_) | Subject::Audit) | None => None,
         })
     }
 
     /// Reads the end of a subject that turned out to have changed.
     async fn refresh(&self, subject: Subject) -> Result<(), LogError> {
-        if let Some(last) = self.log.last_of(subject).await?
-            && let Ok(envelope) = Envelope::decode(&last.payload)
+        if let Some(last) = self.record.log.last_of(subject).await?
+            && let Ok(envelope) = self.record.decode(&last).await?
         {
             self.directory.observe(last.position, &envelope);
         }
@@ -361,7 +429,10 @@ impl Options {
 /// timelines, whose repetition the log recognises.
 fn lifecycle_subject(state: &State, caller: Caller, command: &Command) -> Option<Subject> {
     match command {
-        Command::DeleteUser { user } => Some(Subject::User(*user)),
+        Command::DeleteUser { user } | Command::EraseUser { user } => Some(Subject::User(*user)),
+        Command::HoldRoom { room, .. } | Command::ReleaseRoom { room } => {
+            Some(Subject::RoomHold(*room))
+        }
         Command::DeleteRoom { room } => Some(Subject::RoomLifecycle(*room)),
         Command::InitiateRoom { users, room_type } => {
             let members = Command::room_members(users, caller.user?);
@@ -371,7 +442,9 @@ fn lifecycle_subject(state: &State, caller: Caller, command: &Command) -> Option
         Command::CreateUser { .. }
         | Command::PostMessage { .. }
         | Command::MarkRead { .. }
-        | Command::DeleteMessage { .. } => None,
+        | Command::DeleteMessage { .. }
+        | Command::EditMessage { .. }
+        | Command::ExpireMessages { .. } => None,
     }
 }
 

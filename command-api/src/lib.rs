@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use contract::Limits;
 use directory::Directory;
-use event_log::EventLog;
+use keys::Record;
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use read_models::{Progress, ReadModels};
@@ -28,8 +28,8 @@ pub const PROJECTION_WAIT: Duration = Duration::from_millis(250);
 
 /// What the write side is built from.
 pub struct Options {
-    /// The log that commands append to.
-    pub log: Arc<dyn EventLog>,
+    /// The record that commands append to.
+    pub record: Record,
     /// Users and rooms as the log knows them.
     pub directory: Directory,
     /// Where counts and late repetitions of idempotency keys are looked up.

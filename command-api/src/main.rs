@@ -24,10 +24,10 @@ fn main() -> ExitCode {
         // Commands work without the read models: they are neither waited for nor a reason to be unready.
         let catalogue = platform::startup::open_catalogue_unprepared(&context.config).await?;
         let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
-        let log = context.open_log().await?;
+        let record = context.open_record().await?;
         let routes = command_api::routes(Options {
-            directory: Directory::start(log.clone(), context.shutdown.clone()),
-            log,
+            directory: Directory::start(record.clone(), context.shutdown.clone()),
+            record,
             progress: Progress::start(read_models.clone(), context.shutdown.clone()),
             read_models,
             auth,

@@ -132,7 +132,7 @@ impl Post {
             post_id: MessageId::at(position),
             chat_room_id: event.room_id,
             message: MessageText {
-                message_text: event.message_text.clone(),
+                message_text: event.message_text.clone().unwrap_or_default(),
             },
             kind: MessageKind::Text,
             posted_by_user: author,

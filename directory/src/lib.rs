@@ -10,9 +10,10 @@ use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use event_log::{EventLog, Filter, LogError, Recorded};
+use event_log::{Filter, LogError, Recorded};
 use events::{Envelope, Position, Room, RoomId, Subject, User, UserId};
 use futures::{StreamExt, TryStreamExt};
+use keys::Record;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -35,7 +36,7 @@ pub struct Directory {
 }
 
 struct Inner {
-    log: Arc<dyn EventLog>,
+    record: Record,
     users: Cache<UserId, Known<User>>,
     rooms: Cache<RoomId, Known<Room>>,
     following: RwLock<Following>,
@@ -151,14 +152,14 @@ impl fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// Opens the directory of `log` and follows the log until `shutdown`.
+    /// Opens the directory of `record` and follows it until `shutdown`.
     ///
     /// Must be called within a Tokio runtime. Answers are right at once: until the log is being followed
     /// they are read from it.
-    pub fn start(log: Arc<dyn EventLog>, shutdown: CancellationToken) -> Self {
+    pub fn start(record: Record, shutdown: CancellationToken) -> Self {
         let directory = Self {
             inner: Arc::new(Inner {
-                log,
+                record,
                 users: cache(),
                 rooms: cache(),
                 following: RwLock::new(Following {
@@ -289,19 +290,26 @@ impl Directory {
 
     async fn load<T: State>(&self, id: T::Id) -> Result<Option<T>, LogError> {
         let subject = T::subject(id);
-        let Some(last) = self.inner.log.last_of(subject).await? else {
+        let Some(last) = self.inner.record.log.last_of(subject).await? else {
             return Ok(None);
         };
-        if let Some(state) = decode(&last).and_then(|it| T::after(last.position, &it)) {
+        let decoded = self.inner.record.decode(&last).await?;
+        if let Some(state) = decoded.ok().and_then(|it| T::after(last.position, &it)) {
             return Ok(Some(state));
         }
         // The subject's last event is none that this version knows. Every reader skips such events, so
         // the state is that of the last one which is not skipped; but who appends must expect the log to
         // have them.
-        let mut history = self.inner.log.read(T::history(id), Position::ZERO).await?;
+        let mut history = self
+            .inner
+            .record
+            .log
+            .read(T::history(id), Position::ZERO)
+            .await?;
         let mut state = None;
         while let Some(recorded) = history.try_next().await? {
-            if let Some(next) = decode(&recorded).and_then(|it| T::after(recorded.position, &it)) {
+            let decoded = self.inner.record.decode(&recorded).await?;
+            if let Some(next) = decoded.ok().and_then(|it| T::after(recorded.position, &it)) {
                 state = Some(next);
             }
         }
@@ -324,14 +332,19 @@ impl Directory {
 
     /// Follows the log from its end until that breaks off.
     async fn follow(&self, pause: &mut Duration) -> Result<(), LogError> {
-        let tail = self.inner.log.tail().await?;
-        let mut events = self.inner.log.follow(Filter::Lifecycles, tail.last).await?;
+        let tail = self.inner.record.log.tail().await?;
+        let mut events = self
+            .inner
+            .record
+            .log
+            .follow(Filter::Lifecycles, tail.last)
+            .await?;
         let epoch = self.set_following(Some(tail.last));
         while let Some(recorded) = events.try_next().await? {
             *pause = FIRST_PAUSE;
-            match decode(&recorded) {
-                Some(envelope) => self.fold(epoch, recorded.position, &envelope),
-                None => self.skip(&recorded),
+            match self.inner.record.decode(&recorded).await? {
+                Ok(envelope) => self.fold(epoch, recorded.position, &envelope),
+                Err(_) => self.skip(&recorded),
             }
         }
         Ok(())
@@ -343,7 +356,7 @@ impl Directory {
         match recorded.subject.parse() {
             Ok(Subject::User(user)) => self.inner.users.invalidate(&user),
             Ok(Subject::RoomLifecycle(room)) => self.inner.rooms.invalidate(&room),
-            Ok(Subject::RoomTimeline(_)) | Err(_) => {}
+            Ok(Subject::RoomTimeline(_) | Subject::RoomHold(_) | Subject::Audit) | Err(_) => {}
         }
     }
 }
@@ -359,11 +372,4 @@ where
         .max_capacity(CAPACITY)
         .eviction_policy(EvictionPolicy::lru())
         .build()
-}
-
-/// The event, if this version knows it and it stands on the subject it belongs to.
-fn decode(recorded: &Recorded) -> Option<Envelope> {
-    let envelope = Envelope::decode(&recorded.payload).ok()?;
-    let subject: Subject = recorded.subject.parse().ok()?;
-    (envelope.event.subject() == subject).then_some(envelope)
 }

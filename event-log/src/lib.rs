@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use events::{Envelope, RoomId, Subject, Timestamp, UserId};
+use events::{DataKey, Envelope, RoomId, Subject, Timestamp, UserId};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
@@ -44,12 +44,13 @@ pub struct NewEvent {
     pub payload: Bytes,
 }
 
-impl From<&Envelope> for NewEvent {
-    fn from(envelope: &Envelope) -> Self {
+impl NewEvent {
+    /// The event, with its personal texts sealed with `keys`: those of [`Envelope::key_ids`], in that order.
+    pub fn sealed(envelope: &Envelope, keys: &[DataKey]) -> Self {
         Self {
             subject: envelope.event.subject(),
             deduplication_id: envelope.deduplication_id(),
-            payload: envelope.encode().into(),
+            payload: envelope.encode(keys).into(),
         }
     }
 }
@@ -85,12 +86,14 @@ pub enum Filter {
     All,
     /// The creation and deletion of users and rooms, without what happens inside rooms.
     Lifecycles,
-    /// One room's lifecycle and timeline.
+    /// The legal holds of all rooms.
+    Holds,
+    /// One room's lifecycle, timeline and legal holds.
     Room(RoomId),
-    /// The lifecycles and timelines of these rooms, merged in log order. A room may be named twice; no
+    /// The same of these rooms, merged in log order. A room may be named twice; no
     /// rooms, no events.
     Rooms(Arc<[RoomId]>),
-    /// One user's creation and deletion.
+    /// One user's creation, deletion and erasure.
     User(UserId),
 }
 

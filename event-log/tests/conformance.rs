@@ -292,33 +292,43 @@ async fn history(log: &dyn EventLog) {
 async fn reads_by_every_filter_from_a_position_to_the_end(stack: Stack) {
     let log = stack.open().await;
     let a_room = Filter::Room(room(1));
-    for filter in [Filter::All, Filter::Lifecycles, a_room, rooms([1, 2])] {
+    for filter in [
+        Filter::All,
+        Filter::Lifecycles,
+        Filter::Holds,
+        a_room,
+        rooms([1, 2]),
+    ] {
         assert!(texts(&*log, filter, Position::ZERO).await.is_empty());
     }
     history(&*log).await;
+    append(&*log, Subject::RoomHold(room(1)), "h1").await; // 11
+    append(&*log, Subject::Audit, "a").await; // 12
     for (filter, after, expected) in [
-        (Filter::All, 0, "u1 u2 r1 m1 r2 m2 m1b u1b r1b m1c"),
-        (Filter::All, 8, "r1b m1c"),
-        (Filter::All, 10, ""),
+        (Filter::All, 0, "u1 u2 r1 m1 r2 m2 m1b u1b r1b m1c h1 a"),
+        (Filter::All, 8, "r1b m1c h1 a"),
+        (Filter::All, 12, ""),
         (Filter::All, 99, ""),
         (Filter::Lifecycles, 0, "u1 u2 r1 r2 u1b r1b"),
         (Filter::Lifecycles, 3, "r2 u1b r1b"),
         (Filter::Lifecycles, 9, ""),
-        (Filter::Room(room(1)), 0, "r1 m1 m1b r1b m1c"),
-        (Filter::Room(room(1)), 4, "m1b r1b m1c"),
+        (Filter::Holds, 0, "h1"),
+        (Filter::Holds, 11, ""),
+        (Filter::Room(room(1)), 0, "r1 m1 m1b r1b m1c h1"),
+        (Filter::Room(room(1)), 4, "m1b r1b m1c h1"),
         (Filter::Room(room(2)), 0, "r2 m2"),
         (Filter::Room(room(2)), 6, ""),
         (Filter::Room(room(3)), 0, ""),
         (rooms([]), 0, ""),
-        (rooms([1]), 0, "r1 m1 m1b r1b m1c"),
-        (rooms([1, 2]), 0, "r1 m1 r2 m2 m1b r1b m1c"),
-        (rooms([2, 3, 1, 2, 2]), 4, "r2 m2 m1b r1b m1c"),
+        (rooms([1]), 0, "r1 m1 m1b r1b m1c h1"),
+        (rooms([1, 2]), 0, "r1 m1 r2 m2 m1b r1b m1c h1"),
+        (rooms([2, 3, 1, 2, 2]), 4, "r2 m2 m1b r1b m1c h1"),
         (rooms([3, 2]), 5, "m2"),
         (rooms([3, 4]), 0, ""),
-        (rooms([1, 2]), 10, ""),
+        (rooms([1, 2]), 11, ""),
         (rooms([1, 2]), 99, ""),
         (rooms(2..2_002), 0, "r2 m2"),
-        (rooms(1..2_002), 5, "m2 m1b r1b m1c"),
+        (rooms(1..2_002), 5, "m2 m1b r1b m1c h1"),
         (rooms(3..2_002), 0, ""),
         (Filter::User(user(1)), 0, "u1 u1b"),
         (Filter::User(user(1)), 1, "u1b"),

@@ -97,6 +97,14 @@ pub enum DecodeError {
         /// What did not fit.
         source: serde_json::Error,
     },
+    /// The event stands in a history that it does not belong to.
+    #[error("the event belongs to the subject {belongs} but stands in {stands}")]
+    Misplaced {
+        /// The subject that it belongs to.
+        belongs: crate::Subject,
+        /// The one that it stands in, as written.
+        stands: String,
+    },
     /// What is sealed was not sealed with the keys it should be, or was changed or moved since.
     #[error("the sealed texts of {event_type} version {version} can't be opened with their keys")]
     Sealed {
@@ -105,6 +113,19 @@ pub enum DecodeError {
         /// The version as written.
         version: u16,
     },
+}
+
+impl DecodeError {
+    /// What kind of trouble it is, without anything of what the event holds.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Envelope(_) => "it is not an event envelope",
+            Self::UnknownType { .. } => "its type or version is unknown",
+            Self::Data { .. } => "its data do not fit its type",
+            Self::Misplaced { .. } => "it stands in another subject's history",
+            Self::Sealed { .. } => "its sealed texts can't be opened",
+        }
+    }
 }
 
 /// The envelope as it is written.

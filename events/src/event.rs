@@ -116,6 +116,18 @@ pub struct UserCreated {
     pub user_type: UserType,
 }
 
+impl UserCreated {
+    /// Given name; empty once the user has been erased.
+    pub fn first_name(&self) -> &str {
+        self.names.as_ref().map_or("", |names| &names.first_name)
+    }
+
+    /// Family name; empty once the user has been erased.
+    pub fn last_name(&self) -> &str {
+        self.names.as_ref().map_or("", |names| &names.last_name)
+    }
+}
+
 /// A person's names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

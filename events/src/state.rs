@@ -2,10 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{
-    Envelope, Event, MessageId, Names, Position, RoomId, RoomType, Timestamp, UserCreated, UserId,
-    UserType,
-};
+use crate::{Envelope, Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId, UserType};
 
 /// A user as the last event of its subject leaves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +33,8 @@ impl User {
         match &envelope.event {
             Event::UserCreated(event) => Some(Self {
                 id: event.user_id,
-                first_name: name(event, |names| &names.first_name),
-                last_name: name(event, |names| &names.last_name),
+                first_name: event.first_name().to_owned(),
+                last_name: event.last_name().to_owned(),
                 user_type: event.user_type,
                 created_at: envelope.at,
                 updated_at: envelope.at,
@@ -70,11 +67,6 @@ impl User {
             _ => None,
         }
     }
-}
-
-/// A name as it is shown: empty where it is gone.
-fn name(event: &UserCreated, which: impl Fn(&Names) -> &String) -> String {
-    event.names.as_ref().map(which).cloned().unwrap_or_default()
 }
 
 /// A room as the last event of its lifecycle leaves it.

@@ -6,16 +6,17 @@
 use std::sync::Arc;
 
 use directory::Directory;
-use event_log::{EventLog, Filter, Followed, LogError, Recorded, Tail, follow_forever};
+use event_log::{Filter, Followed, LogError, Recorded, Tail, follow_forever};
 use events::{Envelope, Event, Position};
 use futures::{StreamExt, TryStreamExt};
+use keys::Record;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
 use crate::outbox::Push;
 use crate::pause::Pause;
 use crate::recent::Recent;
-use crate::render::{Renderer, decode};
+use crate::render::Renderer;
 use crate::typing::TypingUsers;
 
 /// How many of the log's last events are read at first when the gateway starts.
@@ -23,7 +24,7 @@ const FIRST_STEP: u64 = 128;
 
 /// Follows the log from its end on.
 pub struct Follower {
-    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) record: Record,
     pub(crate) directory: Directory,
     pub(crate) renderer: Arc<Renderer>,
     pub(crate) hub: Arc<Hub>,
@@ -64,12 +65,16 @@ impl Follower {
 
     /// Reads what the hub has to know, up to the log's end.
     async fn read_past(&self) -> Result<(Tail, Recent), LogError> {
-        let tail = self.log.tail().await?;
+        let tail = self.record.log.tail().await?;
         let memberships = self.hub.memberships();
         memberships.clear();
-        let mut lifecycles = self.log.read(Filter::Lifecycles, Position::ZERO).await?;
+        let mut lifecycles = self
+            .record
+            .log
+            .read(Filter::Lifecycles, Position::ZERO)
+            .await?;
         while let Some(recorded) = up_to(tail.last, lifecycles.try_next().await?) {
-            if let Some(envelope) = decode(&recorded) {
+            if let Ok(envelope) = self.record.decode(&recorded).await? {
                 memberships.observe(recorded.position, &envelope);
             }
         }
@@ -103,9 +108,9 @@ impl Follower {
     /// The last of the events after `after` up to and with `end`, as many as are kept.
     async fn read_between(&self, after: Position, end: Position) -> Result<Recent, LogError> {
         let mut recent = Recent::starting_after(after, self.recent_events);
-        let mut events = self.log.read(Filter::All, after).await?;
+        let mut events = self.record.log.read(Filter::All, after).await?;
         while let Some(recorded) = up_to(end, events.try_next().await?) {
-            if let Some(envelope) = decode(&recorded) {
+            if let Ok(envelope) = self.record.decode(&recorded).await? {
                 let bytes = recorded.payload.len();
                 recent.add(recorded.position, Arc::new(envelope), bytes);
             }
@@ -118,8 +123,12 @@ impl Follower {
 
     /// Follows until stopped or until the log turns out to be another one.
     async fn follow(&self, after: Position) {
-        let mut events =
-            follow_forever(Arc::clone(&self.log), Filter::All, after, self.stop.clone());
+        let mut events = follow_forever(
+            Arc::clone(&self.record.log),
+            Filter::All,
+            after,
+            self.stop.clone(),
+        );
         let figure = metrics::gauge!("hansard_gateway_position");
         // Shown from the start, not only once something has happened.
         show(&figure, after);
@@ -144,7 +153,7 @@ impl Follower {
     /// Hands out an event, for the first time.
     async fn on_event(&self, recorded: &Recorded) {
         let position = recorded.position;
-        let Some(envelope) = decode(recorded).map(Arc::new) else {
+        let Some(envelope) = self.decode_patiently(recorded).await.map(Arc::new) else {
             tracing::warn!(%position, "skipping an event in the log that can't be decoded");
             self.hub.skip(position);
             return;
@@ -158,6 +167,7 @@ impl Follower {
         match &envelope.event {
             Event::UserCreated(_) => self.hub.skip(position),
             Event::UserDeleted(event) => self.hub.end_user(position, event.user_id),
+            Event::UserErased(event) => self.hub.erase_user(position, event.user_id),
             _ if self.hub.pass(position, &envelope, bytes) => {}
             event => {
                 if let Event::MessagePosted(event) = event {
@@ -170,18 +180,33 @@ impl Follower {
         }
     }
 
+    /// The event, however long its keys may be away; `None` when it can't be decoded.
+    async fn decode_patiently(&self, recorded: &Recorded) -> Option<Envelope> {
+        let decoded = self.patiently(|| self.record.decode(recorded)).await;
+        decoded.ok()
+    }
+
     /// What to push of an event, however long the log may take to tell.
     async fn render_patiently(&self, position: Position, envelope: &Envelope) -> Option<Push> {
         let cursor = self.hub.cursor(position);
+        self.patiently(|| self.renderer.render(cursor, envelope))
+            .await
+    }
+
+    /// Makes attempts until one succeeds, and tells the connections meanwhile that the log is lost.
+    async fn patiently<T, Attempt>(&self, attempt: impl Fn() -> Attempt) -> T
+    where
+        Attempt: Future<Output = Result<T, LogError>>,
+    {
         let mut pause = Pause::new();
         let mut failed = false;
         loop {
-            match self.renderer.render(cursor, envelope).await {
-                Ok(push) => {
+            match attempt().await {
+                Ok(outcome) => {
                     if failed {
                         self.restored();
                     }
-                    return push;
+                    return outcome;
                 }
                 Err(error) => self.degraded(&error),
             }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use event_log::{Events, Filter, LogError};
 use events::{Envelope, Event, Position, RoomId, UserId};
 use futures::TryStreamExt;
+use keys::Record;
 
 use crate::Shared;
 use crate::outbox::Push;
 use crate::protocol::{After, LogTag};
 use crate::recent::Placed;
-use crate::render::decode;
 
 /// How many recent events are looked through at a time.
 const PAGE: usize = 256;
@@ -50,7 +50,7 @@ pub struct Stretch {
 
 enum Source {
     Recent(std::vec::IntoIter<Placed>),
-    Recorded(Events),
+    Recorded(Record, Events),
 }
 
 impl Stretch {
@@ -64,13 +64,13 @@ impl Stretch {
                 let room = envelope.event.room();
                 room.is_some_and(|room| self.rooms.contains(&room))
             })),
-            Source::Recorded(events) => {
+            Source::Recorded(record, events) => {
                 while let Some(recorded) = events.try_next().await? {
                     if recorded.position > self.end {
                         break;
                     }
                     // The follower warns of what can't be decoded; here it is just skipped.
-                    if let Some(envelope) = decode(&recorded) {
+                    if let Ok(envelope) = record.decode(&recorded).await? {
                         return Ok(Some((recorded.position, Arc::new(envelope))));
                     }
                 }
@@ -97,7 +97,7 @@ impl Shared {
             return Ok(None);
         }
         // Not yet handed out here, or beyond the end; or the log has been replaced just now.
-        let tail = self.log.tail().await?;
+        let tail = self.record.log.tail().await?;
         let is_of_another_log = |log| log != LogTag::of(&tail.incarnation);
         if after.log.is_some_and(is_of_another_log) {
             return Ok(Some(ANOTHER_LOG));
@@ -140,7 +140,10 @@ impl Shared {
         Ok(Stretch {
             end,
             rooms,
-            source: Source::Recorded(self.log.read(filter, after).await?),
+            source: Source::Recorded(
+                self.record.clone(),
+                self.record.log.read(filter, after).await?,
+            ),
         })
     }
 

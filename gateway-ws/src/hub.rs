@@ -249,6 +249,12 @@ impl Hub {
         }
     }
 
+    /// Moves on to `position`, where `user` was erased: as if deleted, and what the user wrote is forgotten.
+    pub fn erase_user(&self, position: Position, user: UserId) {
+        self.end_user(position, user);
+        self.lock().recent.forget_texts_of(user);
+    }
+
     /// Has the user's Socket.IO connections subscribe to the room.
     pub fn bring(&self, user: UserId, room: RoomId) {
         let push = Arc::new(Push {

@@ -38,7 +38,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use directory::Directory;
-use event_log::EventLog;
+use keys::Record;
 use platform::auth::Auth;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,7 +56,7 @@ use crate::typing::TypingUsers;
 #[derive(Clone)]
 pub struct Options {
     /// The log to follow and to replay from.
-    pub log: Arc<dyn EventLog>,
+    pub record: Record,
     /// The users and rooms of the log.
     pub directory: Directory,
     /// Checks tokens.
@@ -128,7 +128,7 @@ impl Default for Limits {
 
 /// What all connections share.
 pub struct Shared {
-    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) record: Record,
     pub(crate) directory: Directory,
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
@@ -157,15 +157,15 @@ pub fn routes(options: Options) -> OpenApiRouter {
         "hansard_gateway_position",
         "The position of the last event that the gateway has handed out"
     );
-    let renderer = Renderer::new(Arc::clone(&options.log), options.directory.clone());
-    let signals = options.log.signals();
+    let renderer = Renderer::new(options.record.clone(), options.directory.clone());
+    let signals = options.record.log.signals();
     let sender = Sender::start(Arc::clone(&signals));
     let shared = Arc::new(Shared {
         renderer: Arc::new(renderer),
         hub: Arc::new(Hub::new()),
         presences: Arc::new(Presences::new(sender.clone())),
         sender,
-        log: options.log,
+        record: options.record,
         directory: options.directory,
         auth: options.auth,
         limits: options.limits,
@@ -176,7 +176,7 @@ pub fn routes(options: Options) -> OpenApiRouter {
     let stop = stop(&shared);
     let typing = Arc::new(TypingUsers::default());
     let follower = Follower {
-        log: Arc::clone(&shared.log),
+        record: shared.record.clone(),
         directory: shared.directory.clone(),
         renderer: Arc::clone(&shared.renderer),
         hub: Arc::clone(&shared.hub),

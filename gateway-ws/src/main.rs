@@ -20,11 +20,11 @@ fn main() -> ExitCode {
     platform::run("gateway-ws", &cli.args, |context| async move {
         let listener = context.bind().await?;
         let auth = context.auth()?;
-        let log = context.open_log().await?;
+        let record = context.open_record().await?;
         let sockets = TaskTracker::new();
         let routes = gateway_ws::routes(Options {
-            directory: Directory::start(log.clone(), context.shutdown.clone()),
-            log,
+            directory: Directory::start(record.clone(), context.shutdown.clone()),
+            record,
             auth,
             limits: Limits::default(),
             allowed_origins: context.config.allowed_origins.clone(),

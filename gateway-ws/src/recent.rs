@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use events::{Envelope, Position};
+use events::{Envelope, Event, Position, UserId};
 
 /// Of how many bytes the events may be together.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -51,6 +51,21 @@ impl Recent {
         {
             self.bytes -= oldest.bytes;
             self.after = oldest.event.0;
+        }
+    }
+
+    /// Forgets what `user` wrote; that something was written stays known.
+    pub fn forget_texts_of(&mut self, user: UserId) {
+        for kept in &mut self.events {
+            if matches!(&kept.event.1.event, Event::MessagePosted(it) if it.author == user)
+                || matches!(&kept.event.1.event, Event::MessageEdited(it) if it.author == user)
+            {
+                match &mut Arc::make_mut(&mut kept.event.1).event {
+                    Event::MessagePosted(event) => event.message_text = None,
+                    Event::MessageEdited(event) => event.message_text = None,
+                    _ => {}
+                }
+            }
         }
     }
 

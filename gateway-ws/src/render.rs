@@ -1,15 +1,14 @@
 //! From an event to the frame that tells of it, the same for live pushes and for replays.
 
-use std::sync::Arc;
-
 use axum::extract::ws::Utf8Bytes;
 use contract::{Post, User};
 use directory::Directory;
-use event_log::{EventLog, LogError, Recorded};
+use event_log::LogError;
 use events::{
     ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position,
     PostedMessage, Room, RoomId, Subject, UserId,
 };
+use keys::Record;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use uuid::Uuid;
@@ -22,7 +21,7 @@ const REMEMBERED_KEYS: u64 = 65_536;
 
 /// Turns events into frames.
 pub struct Renderer {
-    log: Arc<dyn EventLog>,
+    record: Record,
     directory: Directory,
     /// The first position of each of the latest keyed events, by deduplication id. The log itself drops
     /// repetitions within its window, and the command side looks for older ones in the read models; what
@@ -32,14 +31,14 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// A renderer that looks users and rooms up in `directory`, and messages in `log`.
-    pub fn new(log: Arc<dyn EventLog>, directory: Directory) -> Self {
+    /// A renderer that looks users and rooms up in `directory`, and messages in `record`.
+    pub fn new(record: Record, directory: Directory) -> Self {
         let keys = Cache::builder()
             .max_capacity(REMEMBERED_KEYS)
             .eviction_policy(EvictionPolicy::lru())
             .build();
         Self {
-            log,
+            record,
             directory,
             keys,
         }
@@ -95,7 +94,14 @@ impl Renderer {
             Event::ConversationRead(event) => {
                 self.conversation_read(cursor, envelope, event).await?
             }
-            Event::UserCreated(_) | Event::UserDeleted(_) => None,
+            Event::UserCreated(_)
+            | Event::UserDeleted(_)
+            | Event::UserErased(_)
+            | Event::RoomHeld(_)
+            | Event::RoomReleased(_)
+            | Event::MessageEdited(_)
+            | Event::MessageExpired(_)
+            | Event::AuditRead(_) => None,
         };
         Ok(frame.map(|frame| Push {
             kind,
@@ -185,21 +191,15 @@ impl Renderer {
     }
 
     async fn is_message_of(&self, room: RoomId, position: Position) -> Result<bool, LogError> {
-        let Some(recorded) = self.log.get(position).await? else {
+        let Some(recorded) = self.record.log.get(position).await? else {
             return Ok(false);
         };
-        let posted = decode(&recorded).and_then(|it| PostedMessage::after(position, &it));
+        let envelope = self.record.decode(&recorded).await?.ok();
+        let posted = envelope.and_then(|it| PostedMessage::after(position, &it));
         let Some(posted) = posted.filter(|posted| posted.room == room) else {
             return Ok(false);
         };
         let room = self.room_of_member(room, posted.author).await?;
         Ok(room.is_some())
     }
-}
-
-/// The event, if this version of Hansard knows it and it stands on the subject that it belongs to.
-pub fn decode(recorded: &Recorded) -> Option<Envelope> {
-    let envelope = Envelope::decode(&recorded.payload).ok()?;
-    let subject: Subject = recorded.subject.parse().ok()?;
-    (envelope.event.subject() == subject).then_some(envelope)
 }

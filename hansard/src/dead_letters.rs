@@ -9,7 +9,7 @@ use platform::Context;
 use read_models::{DeadLetter, ReadModels};
 use serde_json::json;
 
-use crate::existing::open_existing_log;
+use crate::existing::open_existing_record;
 use crate::rebuild::make_anew;
 
 /// How many are read at a time.
@@ -63,9 +63,9 @@ pub(crate) async fn dead_letters(
             if letters.is_empty() {
                 return crate::print_line("there are no dead letters");
             }
-            let log = open_existing_log(&context).await?;
+            let record = open_existing_record(&context).await?;
             // From scratch: one that was begun before may have set them aside already.
-            make_anew(&context, log, catalogue, true).await?;
+            make_anew(&context, record, catalogue, true).await?;
             let left = all(read_models.as_ref()).await?;
             crate::print_line(&format!(
                 "{} of {} dead letters are left",

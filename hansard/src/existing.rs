@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use event_log::{EventLog, LogUrl};
+use event_log::LogUrl;
+use keys::Record;
 use platform::Context;
 use read_models::{Catalogue, ReadModelsUrl};
 
-/// Opens the log; a SQLite file that is not there is an error. Opening would make an empty log: the last
+/// Opens the log and its keys; a SQLite file that is not there is an error. Opening would make an empty log: the last
 /// thing that somebody who asks about the record wants.
-pub(crate) async fn open_existing_log(context: &Context) -> anyhow::Result<Arc<dyn EventLog>> {
+pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Record> {
     if let LogUrl::Sqlite(path) = &context.config.log {
         let file = context.config.data_dir.join(path);
         anyhow::ensure!(
@@ -17,14 +18,14 @@ pub(crate) async fn open_existing_log(context: &Context) -> anyhow::Result<Arc<d
             file.display()
         );
     }
-    context.open_log().await
+    context.open_record().await
 }
 
-/// Opens the log and the catalogue of the read models, neither of which is made if it is not there.
+/// Opens the record and the catalogue of the read models, neither of which is made if it is not there.
 pub(crate) async fn open_existing(
     context: &Context,
-) -> anyhow::Result<(Arc<dyn EventLog>, Arc<dyn Catalogue>)> {
-    let log = open_existing_log(context).await?;
+) -> anyhow::Result<(Record, Arc<dyn Catalogue>)> {
+    let record = open_existing_record(context).await?;
     if let ReadModelsUrl::Sqlite(path) = &context.config.read_models {
         let file = context.config.data_dir.join(path);
         anyhow::ensure!(
@@ -33,7 +34,7 @@ pub(crate) async fn open_existing(
             file.display()
         );
     }
-    Ok((log, context.open_catalogue().await?))
+    Ok((record, context.open_catalogue().await?))
 }
 
 /// Names this process to projectors: whoever looks at a lease sees which command has it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use event_log::LogUrl;
+use keys::{Keyring, Record};
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use read_models::{Live, Progress, ReadModels, ReadModelsUrl};
@@ -93,14 +94,15 @@ async fn describe() -> anyhow::Result<String> {
 
     let stopped = CancellationToken::new();
     stopped.cancel();
-    let users = directory::Directory::start(Arc::clone(&log), stopped.clone());
+    let record = Record::new(log, Keyring::in_memory());
+    let users = directory::Directory::start(record.clone(), stopped.clone());
     let progress = Progress::start(Arc::clone(&read_models), stopped.clone());
     // Open, because that has the route that issues tokens as well.
     let secret = "nothing is ever signed with this secret".to_owned();
     let auth = Auth::new(AuthMode::Open, Duration::ZERO, &[secret])?;
     let mut routes = merged(
         command_api::Options {
-            log: Arc::clone(&log),
+            record: record.clone(),
             directory: users.clone(),
             read_models: Arc::clone(&read_models),
             progress: progress.clone(),
@@ -113,7 +115,7 @@ async fn describe() -> anyhow::Result<String> {
             auth: auth.clone(),
         },
         gateway_ws::Options {
-            log: Arc::clone(&log),
+            record: record.clone(),
             directory: users,
             auth: auth.clone(),
             limits: gateway_ws::Limits::default(),
@@ -122,7 +124,7 @@ async fn describe() -> anyhow::Result<String> {
             sockets: tokio_util::task::TaskTracker::new(),
         },
         audit::Options {
-            log: log.into(),
+            record: record.into(),
             auth,
         },
     );

@@ -9,12 +9,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use event_log::EventLog;
 use indicatif::ProgressBar;
+use keys::Record;
 use platform::Context;
 use projector::Status;
 use read_models::{Catalogue, Generation, State};
 use tokio_util::sync::CancellationToken;
 
-use crate::existing::{name_of_process, open_existing_log};
+use crate::existing::{name_of_process, open_existing_record};
 use crate::progress::progress_bar;
 
 /// How often to look how far it is.
@@ -40,14 +41,14 @@ pub(crate) async fn rebuild(context: Context, args: &RebuildArgs) -> anyhow::Res
     if args.cancel {
         return cancel(catalogue.as_ref()).await;
     }
-    let log = open_existing_log(&context).await?;
-    make_anew(&context, log, catalogue, args.from_scratch).await
+    let record = open_existing_record(&context).await?;
+    make_anew(&context, record, catalogue, args.from_scratch).await
 }
 
 /// Rebuilds, and prints what came of it.
 pub(crate) async fn make_anew(
     context: &Context,
-    log: Arc<dyn EventLog>,
+    record: Record,
     catalogue: Arc<dyn Catalogue>,
     from_scratch: bool,
 ) -> anyhow::Result<()> {
@@ -55,7 +56,7 @@ pub(crate) async fn make_anew(
     let stop = CancellationToken::new();
     let working = projector::run(
         projector::Options {
-            log: Arc::clone(&log),
+            record: record.clone(),
             catalogue: Arc::clone(&catalogue),
             name: name_of_process(context),
             only: Some(number),
@@ -68,7 +69,7 @@ pub(crate) async fn make_anew(
     );
     let mut working = tokio::spawn(working);
     let outcome = tokio::select! {
-        outcome = watch(log.as_ref(), catalogue.as_ref(), number) => outcome,
+        outcome = watch(record.log.as_ref(), catalogue.as_ref(), number) => outcome,
         ended = &mut working => {
             ended??;
             anyhow::bail!("the rebuild has ended before it was done")

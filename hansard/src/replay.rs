@@ -3,12 +3,12 @@
 use audit::ReplayArgs;
 use platform::Context;
 
-use crate::existing::open_existing_log;
+use crate::existing::open_existing_record;
 
 pub(crate) async fn replay(context: Context, args: &ReplayArgs) -> anyhow::Result<()> {
-    let log = open_existing_log(&context).await?;
+    let record = open_existing_record(&context).await?;
     tokio::select! {
-        summary = audit::replay(args, log) => {
+        summary = audit::replay(args, record) => {
             tracing::info!("{}", summary?);
             Ok(())
         }

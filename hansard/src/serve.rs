@@ -23,11 +23,11 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     let listener = context.bind().await?;
     let auth = context.auth()?;
     let (read_models, catalogue) = context.open_read_models().await?;
-    let log = context.open_log().await?;
+    let record = context.open_record().await?;
 
     // Requests under way need these after the signal to stop.
     let requests_done = CancellationToken::new();
-    let directory = Directory::start(Arc::clone(&log), requests_done.clone());
+    let directory = Directory::start(record.clone(), requests_done.clone());
     let progress = Progress::start(Arc::clone(&read_models), requests_done.clone());
 
     // Commands work without the read models, so that serving does not wait for them. But if they are
@@ -48,7 +48,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         &context.shutdown,
         projector::run(
             projector::Options {
-                log: Arc::clone(&log),
+                record: record.clone(),
                 catalogue,
                 name: context.name_at(&listener)?,
                 only: None,
@@ -64,7 +64,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     let sockets = TaskTracker::new();
     let routes = openapi::merged(
         Commands {
-            log: Arc::clone(&log),
+            record: record.clone(),
             directory: directory.clone(),
             read_models: Arc::clone(&read_models),
             progress: progress.clone(),
@@ -77,7 +77,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
             auth: auth.clone(),
         },
         gateway_ws::Options {
-            log: Arc::clone(&log),
+            record: record.clone(),
             directory,
             auth: auth.clone(),
             limits: Limits::default(),
@@ -86,7 +86,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
             sockets: sockets.clone(),
         },
         audit::Options {
-            log: log.into(),
+            record: record.into(),
             auth,
         },
     );

@@ -57,7 +57,7 @@ pub(crate) fn verify(args: &Args, command: &VerifyCommand) -> ExitCode {
 
 /// Prints the report; says whether it found no difference.
 async fn read_models(context: Context, args: &ReadModelsArgs) -> anyhow::Result<bool> {
-    let (log, catalogue) = open_existing(&context).await?;
+    let (record, catalogue) = open_existing(&context).await?;
     let bar = progress_bar();
     let show = |done, total| {
         bar.set_length(total);
@@ -70,7 +70,7 @@ async fn read_models(context: Context, args: &ReadModelsArgs) -> anyhow::Result<
     };
     let name = name_of_process(&context);
     let report = projector::verify_generation(
-        &log,
+        &record,
         catalogue.as_ref(),
         args.generation,
         &name,

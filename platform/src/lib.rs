@@ -46,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::EventLog;
+use keys::Record;
 use read_models::{Catalogue, Live, Progress, ReadModelError, ReadModels};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +124,15 @@ impl Context {
             }
         });
         Ok(log)
+    }
+
+    /// Opens the log, see [`open_log`](Self::open_log), and its keys.
+    ///
+    /// # Errors
+    /// As [`startup::open_log`].
+    pub async fn open_record(&self) -> anyhow::Result<Record> {
+        let log = self.open_log().await?;
+        Ok(Record::new(log, keys::Keyring::in_memory()))
     }
 
     /// Opens the catalogue of the read models, see [`startup::open_catalogue`], and adds it to the health

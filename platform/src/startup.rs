@@ -89,6 +89,18 @@ pub async fn open_log(
     Ok(log)
 }
 
+/// Opens the event log and its keys.
+///
+/// # Errors
+/// As [`open_log`].
+pub async fn open_record(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<keys::Record> {
+    let log = open_log(config, shutdown).await?;
+    Ok(keys::Record::new(log, keys::Keyring::in_memory()))
+}
+
 /// Opens the catalogue of the read models, waiting for their server if need be, and prepares it.
 ///
 /// # Errors

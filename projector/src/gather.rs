@@ -1,11 +1,13 @@
-//! Gathers events from the log into a batch and decodes them.
+//! Gathers events from the log into a batch.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use event_log::{Position, Recorded};
-use events::{DecodeError, Envelope, Timestamp};
+use event_log::Position;
+use events::Timestamp;
 use read_models::{DeadLetter, Entry};
+
+use crate::source::Opened;
 
 /// A batch has at most this many events.
 const MAX_EVENTS: usize = 1_000;
@@ -28,7 +30,7 @@ pub(crate) struct Gathered {
     pub(crate) stored: Vec<(Timestamp, usize)>,
     /// How long the log was waited for, while it had more.
     pub(crate) waited: Duration,
-    /// How long decoding took.
+    /// How long opening and decoding them took.
     pub(crate) decoding: Duration,
     bytes: usize,
     since: Option<Instant>,
@@ -52,7 +54,12 @@ impl Gathered {
         self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    pub(crate) fn push(&mut self, recorded: Recorded) {
+    pub(crate) fn push(&mut self, opened: Opened) {
+        let Opened {
+            recorded,
+            decoded,
+            took,
+        } = opened;
         debug_assert!(recorded.position > self.up_to);
         self.since.get_or_insert_with(Instant::now);
         self.up_to = recorded.position;
@@ -61,9 +68,7 @@ impl Gathered {
             Some((stored_at, events)) if *stored_at == recorded.stored_at => *events += 1,
             _ => self.stored.push((recorded.stored_at, 1)),
         }
-        let begun = Instant::now();
-        let decoded = decode(&recorded);
-        self.decoding += begun.elapsed();
+        self.decoding += took;
         match decoded {
             Ok(envelope) => {
                 self.entries.push(Entry {
@@ -72,36 +77,17 @@ impl Gathered {
                 });
                 self.payloads.push(recorded.payload);
             }
-            Err(reason) => self.undecodable.push(DeadLetter {
-                position: recorded.position,
-                subject: recorded.subject,
-                payload: recorded.payload.into(),
-                reason,
-            }),
+            Err(error) => {
+                // What the event holds is kept out of the operator's log.
+                let (position, trouble) = (recorded.position, error.kind());
+                tracing::error!(%position, "an event can't be projected: {trouble}");
+                self.undecodable.push(DeadLetter {
+                    position: recorded.position,
+                    subject: recorded.subject,
+                    payload: recorded.payload.into(),
+                    reason: error.to_string(),
+                });
+            }
         }
     }
-}
-
-/// The event, or why it can't be used. What the event holds is kept out of the operator's log, so only its
-/// place and the kind of trouble are logged.
-fn decode(recorded: &Recorded) -> Result<Envelope, String> {
-    let position = recorded.position;
-    let envelope = Envelope::decode(&recorded.payload).map_err(|error| {
-        let trouble = match &error {
-            DecodeError::Envelope(_) => "it is not an event envelope",
-            DecodeError::UnknownType { .. } => "its type or version is unknown",
-            DecodeError::Data { .. } => "its data do not fit its type",
-        };
-        tracing::error!(%position, "an event can't be projected: {trouble}");
-        error.to_string()
-    })?;
-    let subject = envelope.event.subject().to_string();
-    if subject != recorded.subject {
-        tracing::error!(%position, "an event can't be projected: it stands in another subject's history");
-        return Err(format!(
-            "the event belongs to the subject {subject} but stands in {}",
-            recorded.subject
-        ));
-    }
-    Ok(envelope)
 }

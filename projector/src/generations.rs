@@ -248,7 +248,7 @@ impl Tended {
             };
             let told = self.waited_for.of(self.number);
             let work = Work {
-                log: Arc::clone(&self.options.log),
+                record: self.options.record.clone(),
                 led: led.clone(),
                 status: self.status.clone(),
                 told: told.clone(),

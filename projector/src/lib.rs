@@ -30,7 +30,8 @@ mod waited_for;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::{EventLog, Incarnation, LogError, Position, Tail};
+use event_log::{Incarnation, LogError, Position, Tail};
+use keys::Record;
 use read_models::{Catalogue, Progress, ReadModelError};
 use tokio_util::sync::CancellationToken;
 
@@ -48,8 +49,8 @@ pub const GRACE: Duration = Duration::from_secs(60);
 /// What a projector works with.
 #[derive(Clone)]
 pub struct Options {
-    /// The log to follow.
-    pub log: Arc<dyn EventLog>,
+    /// The record to follow.
+    pub record: Record,
     /// The generations of the read models, to be written.
     pub catalogue: Arc<dyn Catalogue>,
     /// Names this projector among others, the same when it is started again: a restarted one need not wait

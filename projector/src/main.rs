@@ -20,10 +20,10 @@ fn main() -> ExitCode {
         let listener = context.bind().await?;
         let status = Status::default();
         status.report_to(&context.health, context.config.max_lag());
-        let log = context.open_log().await?;
+        let record = context.open_record().await?;
         let catalogue = context.open_catalogue().await?;
         let options = Options {
-            log,
+            record,
             catalogue,
             name: context.name_at(&listener)?,
             only: None,

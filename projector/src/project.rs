@@ -1,10 +1,10 @@
 //! Projects the log into one generation, as its leader.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_log::{EventLog, Position};
+use event_log::Position;
 use futures::{FutureExt, StreamExt};
+use keys::Record;
 use read_models::{Batch, Checkpoint};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ const GATHER_TIME: Duration = Duration::from_millis(5);
 /// What one generation is projected with.
 #[derive(Clone)]
 pub(crate) struct Work {
-    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) record: Record,
     pub(crate) led: Led,
     pub(crate) status: Status,
     /// Is told how far the projection has come.
@@ -77,7 +77,7 @@ pub(crate) async fn project(
         abandon.clone(),
     ));
     let mut source = source::follow(
-        work.log.clone(),
+        work.record.clone(),
         start.incarnation.clone(),
         start.position,
         abandon.clone(),
@@ -96,10 +96,10 @@ pub(crate) async fn project(
         if applying.is_none() && !gathered.is_empty() {
             // What has been read goes out as soon as no more is waiting to be read.
             while !gathered.is_full() && !is_over(gathered.up_to) && gathered.age() < GATHER_TIME {
-                let Some(Some(recorded)) = source.next().now_or_never() else {
+                let Some(Some(opened)) = source.next().now_or_never() else {
                     break;
                 };
-                gathered.push(recorded?);
+                gathered.push(opened?);
             }
             read = gathered.up_to;
             work.status.writing(read);
@@ -153,13 +153,14 @@ pub(crate) async fn project(
                 }
             }
             item = source.next(), if !gathered.is_full() && !is_over(read.max(gathered.up_to)) => {
-                let Some(recorded) = item else { break };
-                let recorded = recorded?;
+                let Some(opened) = item else { break };
+                let opened = opened?;
+                let position = opened.recorded.position;
                 if gathered.is_empty() {
-                    work.status.gathering(recorded.position);
+                    work.status.gathering(position);
                 }
-                gathered.waited += work.status.waited_for(recorded.position, asked);
-                gathered.push(recorded);
+                gathered.waited += work.status.waited_for(position, asked).saturating_sub(opened.took);
+                gathered.push(opened);
                 asked = Instant::now();
             }
         }
@@ -189,7 +190,7 @@ struct Draining {
 impl Draining {
     async fn start(work: &Work, projected: Position) -> Self {
         let deadline = tokio::time::Instant::now() + work.drain;
-        let tail = tokio::time::timeout_at(deadline, work.log.tail()).await;
+        let tail = tokio::time::timeout_at(deadline, work.record.log.tail()).await;
         let target = match tail {
             Ok(Ok(tail)) => tail.last,
             // The log is gone: there is nothing more to be had.
@@ -239,7 +240,7 @@ pub(crate) async fn begin(
     };
 
     waiting("the log");
-    let tail = backoff::wait_for("the log", stop, || work.log.tail()).await;
+    let tail = backoff::wait_for("the log", stop, || work.record.log.tail()).await;
     let Some(tail) = tail.map_err(ProjectorError::Log)? else {
         return Ok(None);
     };

@@ -39,7 +39,7 @@ pub(crate) async fn build(
     let number = work.led.number;
     let mut projected = Position::ZERO;
     loop {
-        let tail = backoff::wait_for("the log", stop, || work.log.tail()).await;
+        let tail = backoff::wait_for("the log", stop, || work.record.log.tail()).await;
         let Some(tail) = tail.map_err(ProjectorError::Log)? else {
             return Ok(Ended::Stopped);
         };
@@ -101,7 +101,7 @@ async fn examine(
             let projection = catalogue.open(live).await;
             let projection = projection.map_err(ProjectorError::ReadModels)?;
             let name = format!("{name}, for a comparison");
-            match settled_snapshot(&work.log, live, projection, &name, stop).await {
+            match settled_snapshot(&work.record, live, projection, &name, stop).await {
                 Ok(None) => return Ok(Err(Ended::Stopped)),
                 Ok(Some(mut settled)) => {
                     let position = settled.position();
@@ -139,7 +139,7 @@ async fn examine(
         listed: NAMED,
         ..verify::Options::default()
     };
-    let report = verify::snapshot(work.log.as_ref(), snapshot.as_mut(), &options).await;
+    let report = verify::snapshot(&work.record, snapshot.as_mut(), &options).await;
     match report {
         Ok(report) if report.is_equal() => Ok(Ok(Verdict::Sound(format!(
             "{doubt}, and it is what the log gives"

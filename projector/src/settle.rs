@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use event_log::{EventLog, Position};
+use event_log::Position;
+use keys::Record;
 use read_models::{Projection, Snapshot};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,7 @@ impl Settled {
 /// # Errors
 /// What can't be waited out.
 pub async fn settled_snapshot(
-    log: &Arc<dyn EventLog>,
+    record: &Record,
     number: u32,
     projection: Arc<dyn Projection>,
     name: &str,
@@ -52,13 +53,13 @@ pub async fn settled_snapshot(
         // Somebody else has just taken it.
         let Some(led) = led else { continue };
         let work = Work {
-            log: Arc::clone(log),
+            record: record.clone(),
             led: led.clone(),
             status: status.clone(),
             told: WaitedFor::new(None).of(number),
             drain: std::time::Duration::ZERO,
         };
-        let tail = backoff::wait_for("the log", stop, || log.tail()).await;
+        let tail = backoff::wait_for("the log", stop, || record.log.tail()).await;
         let Some(tail) = tail.map_err(ProjectorError::Log)? else {
             return Ok(None);
         };

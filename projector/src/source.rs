@@ -1,22 +1,34 @@
 //! The log as one unbroken stream of events, whatever happens to the connection.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use event_log::{EventLog, Filter, Followed, Incarnation, Position, Recorded, follow_forever};
+use event_log::{Filter, Followed, Incarnation, Position, Recorded, follow_forever};
+use events::{DecodeError, Envelope};
 use futures::stream::{BoxStream, StreamExt};
+use keys::Record;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ProjectorError, check_history};
+use crate::{ProjectorError, backoff, check_history};
+
+/// An event as it stands in the log, and what it says.
+pub(crate) struct Opened {
+    pub(crate) recorded: Recorded,
+    pub(crate) decoded: Result<Envelope, DecodeError>,
+    /// How long it took to find out.
+    pub(crate) took: Duration,
+}
 
 /// The events after `after` in order, until `stop`. Outages of the log are waited out and logged; an error
 /// means that the log is not the one it was.
 pub(crate) fn follow(
-    log: Arc<dyn EventLog>,
+    record: Record,
     incarnation: Incarnation,
     after: Position,
     stop: CancellationToken,
-) -> BoxStream<'static, Result<Recorded, ProjectorError>> {
-    let followed = follow_forever(Arc::clone(&log), Filter::All, after, stop);
+) -> BoxStream<'static, Result<Opened, ProjectorError>> {
+    let log = Arc::clone(&record.log);
+    let followed = follow_forever(Arc::clone(&log), Filter::All, after, stop.clone());
     let items = followed.scan(after, move |position, followed| {
         let item = match followed {
             Followed::Event(recorded) => {
@@ -38,9 +50,10 @@ pub(crate) fn follow(
     items
         .filter_map(move |item| {
             let (log, incarnation) = (Arc::clone(&log), incarnation.clone());
+            let (record, stop) = (record.clone(), stop.clone());
             async move {
                 match item {
-                    Item::Event(recorded) => Some(Ok(recorded)),
+                    Item::Event(recorded) => open(&record, recorded, &stop).await.transpose(),
                     Item::Nothing => None,
                     Item::Lost(error, position) => {
                         // In the words that say what to do about it.
@@ -54,6 +67,23 @@ pub(crate) fn follow(
             }
         })
         .boxed()
+}
+
+/// Opens the event, however long the keys may be away; `None` when `stop` comes first.
+async fn open(
+    record: &Record,
+    recorded: Recorded,
+    stop: &CancellationToken,
+) -> Result<Option<Opened>, ProjectorError> {
+    let begun = Instant::now();
+    let decode = || record.decode(&recorded);
+    let decoded = backoff::wait_for("the keys", stop, decode).await;
+    let decoded = decoded.map_err(ProjectorError::Log)?;
+    Ok(decoded.map(|decoded| Opened {
+        recorded,
+        decoded,
+        took: begun.elapsed(),
+    }))
 }
 
 enum Item {

@@ -78,7 +78,7 @@ fn ticks() -> Interval {
 pub(crate) async fn look(work: &Work, incarnation: &Incarnation) -> Result<bool, ProjectorError> {
     // Read before the tail, so that what is projected in between can't look like a log cut short.
     let projected = work.status.position();
-    let Ok(tail) = work.log.tail().await else {
+    let Ok(tail) = work.record.log.tail().await else {
         return Ok(false);
     };
     check_history(&tail, incarnation, projected)?;
@@ -94,11 +94,11 @@ async fn lag(work: &Work, projected: Position, last: Position) -> Result<Lag, Lo
     if last <= projected {
         return Ok(Lag::default());
     }
-    let next = match work.log.get(projected.next()).await? {
+    let next = match work.record.log.get(projected.next()).await? {
         Some(recorded) => Some(recorded),
         // Positions may have gaps.
         None => {
-            let mut rest = work.log.read(Filter::All, projected).await?;
+            let mut rest = work.record.log.read(Filter::All, projected).await?;
             rest.next().await.transpose()?
         }
     };

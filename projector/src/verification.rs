@@ -1,8 +1,6 @@
 //! Verifying a generation beside everything else that runs.
 
-use std::sync::Arc;
-
-use event_log::EventLog;
+use keys::Record;
 use read_models::{Catalogue, ReadModelError};
 use tokio_util::sync::CancellationToken;
 use verify::{Options, Report, VerifyError};
@@ -42,7 +40,7 @@ impl From<ReadModelError> for VerificationError {
 /// # Errors
 /// It could not be done.
 pub async fn verify_generation(
-    log: &Arc<dyn EventLog>,
+    record: &Record,
     catalogue: &dyn Catalogue,
     number: Option<u32>,
     name: &str,
@@ -64,9 +62,9 @@ pub async fn verify_generation(
     }
     .number;
     let projection = catalogue.open(number).await?;
-    let settled = settled_snapshot(log, number, projection, name, stop).await?;
+    let settled = settled_snapshot(record, number, projection, name, stop).await?;
     let mut settled = settled.ok_or(Interrupted)?;
-    let verifying = verify::snapshot(log.as_ref(), settled.snapshot.as_mut(), options);
+    let verifying = verify::snapshot(record, settled.snapshot.as_mut(), options);
     tokio::select! {
         report = verifying => Ok(report?),
         () = stop.cancelled() => Err(Interrupted.into()),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use audit::LogHandle;
+use audit::RecordHandle;
 use clap::Parser;
 use platform::Context;
 use query_api::Options;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         let (read_models, _) = context.open_read_models().await?;
         // Queries are answered without the log. Audits need it, once it can be reached.
         let audit = audit::routes(audit::Options {
-            log: connect_in_background(context.clone()),
+            record: connect_in_background(context.clone()),
             auth: auth.clone(),
         });
         let progress = Progress::start(read_models.clone(), context.shutdown.clone());
@@ -41,15 +41,15 @@ fn main() -> ExitCode {
     })
 }
 
-/// A handle on the log that is empty until the log could be reached, however long that takes.
-fn connect_in_background(context: Context) -> LogHandle {
+/// A handle on the record that is empty until log and keys could be reached, however long that takes.
+fn connect_in_background(context: Context) -> RecordHandle {
     let opened = Arc::new(OnceLock::new());
     let slot = Arc::clone(&opened);
     tokio::spawn(async move {
         while !context.shutdown.is_cancelled() {
-            match platform::startup::open_log(&context.config, &context.shutdown).await {
-                Ok(log) => {
-                    let _ = slot.set(log);
+            match platform::startup::open_record(&context.config, &context.shutdown).await {
+                Ok(record) => {
+                    let _ = slot.set(record);
                     return;
                 }
                 Err(error) => tracing::warn!("audits can't be answered: {error:#}"),
@@ -58,5 +58,5 @@ fn connect_in_background(context: Context) -> LogHandle {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
     });
-    LogHandle::new(move || opened.get().cloned())
+    RecordHandle::new(move || opened.get().cloned())
 }

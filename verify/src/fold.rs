@@ -115,8 +115,8 @@ impl Fold {
                 if self.shard.holds(event.user_id.as_uuid()) {
                     self.users.entry(event.user_id).or_insert_with(|| User {
                         created: position,
-                        first_name: TextHash::of(&event.first_name),
-                        last_name: TextHash::of(&event.last_name),
+                        first_name: TextHash::of(event.first_name()),
+                        last_name: TextHash::of(event.last_name()),
                         user_type: event.user_type,
                         created_at: at,
                         updated_at: at,
@@ -156,6 +156,12 @@ impl Fold {
                     message.deleted_at.get_or_insert(position);
                 }
             }
+            Event::UserErased(_)
+            | Event::MessageEdited(_)
+            | Event::MessageExpired(_)
+            | Event::RoomHeld(_)
+            | Event::RoomReleased(_)
+            | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => self.read(event, position, at),
         }
     }
@@ -196,7 +202,7 @@ impl Fold {
         let message = Message {
             room: event.room_id,
             author: event.author,
-            text: TextHash::of(&event.message_text),
+            text: TextHash::of(event.message_text.as_deref().unwrap_or_default()),
             created_at: at,
             deleted_at: None,
         };

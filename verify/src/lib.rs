@@ -12,8 +12,9 @@ mod report;
 
 use std::collections::{BTreeSet, HashSet};
 
-use event_log::{EventLog, Filter, Incarnation, LogError, Recorded, Tail};
-use events::{DecodeError, Envelope, Position};
+use ::keys::Record;
+use event_log::{Filter, Incarnation, LogError, Tail};
+use events::{Envelope, Position};
 use futures::StreamExt;
 use read_models::{Checkpoint, ReadModelError, Snapshot};
 
@@ -88,32 +89,32 @@ pub enum VerifyError {
 /// # Errors
 /// A [`VerifyError`]: it could not be done.
 pub async fn snapshot(
-    log: &dyn EventLog,
+    record: &Record,
     snapshot: &mut dyn Snapshot,
     options: &Options<'_>,
 ) -> Result<Report, VerifyError> {
-    let tail = log.tail().await?;
+    let tail = record.log.tail().await?;
     if let Some(checkpoint) = snapshot.checkpoint() {
         check_history(&tail, checkpoint)?;
     }
     let up_to = place(snapshot.checkpoint());
     let mut report = Report::new(up_to, tail.last, options.listed);
     let shards = up_to.get().div_ceil(options.at_once.max(1)).max(1);
-    let mut record = Record {
-        log,
+    let mut passes = Passes {
+        record,
         up_to,
         set_aside: dead_letters(snapshot, up_to).await?,
-        passes: 2 * shards,
+        planned: 2 * shards,
         passed: 0,
         progress: options.progress,
     };
-    let mut unfound = record.set_aside.clone();
+    let mut unfound = passes.set_aside.clone();
     // Events that are void because another came first with their key.
     let mut void = HashSet::new();
     for shard in Shard::all(shards) {
         let is_first = shard.index == 0;
         let mut keys = Keys::of(shard);
-        record
+        passes
             .pass(|position, event| {
                 report.set_aside += u64::from(is_first && unfound.remove(&position));
                 match event.decoded {
@@ -134,7 +135,7 @@ pub async fn snapshot(
     }
     for shard in Shard::all(shards) {
         let mut fold = Fold::of(shard);
-        record
+        passes
             .pass(|position, event| {
                 if let Ok(envelope) = event.decoded
                     && !event.is_set_aside
@@ -188,11 +189,11 @@ async fn dead_letters(
 }
 
 /// The log up to the checkpoint, to be read again and again.
-struct Record<'a> {
-    log: &'a dyn EventLog,
+struct Passes<'a> {
+    record: &'a Record,
     up_to: Position,
     set_aside: BTreeSet<Position>,
-    passes: u64,
+    planned: u64,
     passed: u64,
     progress: &'a (dyn Fn(u64, u64) + Send + Sync),
 }
@@ -204,13 +205,13 @@ struct Read {
     is_set_aside: bool,
 }
 
-impl Record<'_> {
+impl Passes<'_> {
     /// Reads the log once.
     async fn pass(&mut self, mut each: impl FnMut(Position, Read)) -> Result<(), VerifyError> {
         let length = self.up_to.get();
-        let (before, total) = (self.passed * length, self.passes * length);
+        let (before, total) = (self.passed * length, self.planned * length);
         if length > 0 {
-            let mut events = self.log.read(Filter::All, Position::ZERO).await?;
+            let mut events = self.record.log.read(Filter::All, Position::ZERO).await?;
             while let Some(recorded) = events.next().await {
                 let recorded = recorded?;
                 let position = recorded.position;
@@ -218,7 +219,7 @@ impl Record<'_> {
                     break;
                 }
                 let read = Read {
-                    decoded: decode(&recorded),
+                    decoded: self.record.decode(&recorded).await?.map_err(|it| it.kind()),
                     is_set_aside: self.set_aside.contains(&position),
                 };
                 each(position, read);
@@ -231,17 +232,4 @@ impl Record<'_> {
         self.passed += 1;
         Ok(())
     }
-}
-
-/// The event, or why it can't be used: without what it holds.
-fn decode(recorded: &Recorded) -> Result<Envelope, &'static str> {
-    let envelope = Envelope::decode(&recorded.payload).map_err(|error| match error {
-        DecodeError::Envelope(_) => "it is not an event envelope",
-        DecodeError::UnknownType { .. } => "its type or version is unknown",
-        DecodeError::Data { .. } => "its data do not fit its type",
-    })?;
-    if envelope.event.subject().to_string() != recorded.subject {
-        return Err("it stands in another subject's history");
-    }
-    Ok(envelope)
 }

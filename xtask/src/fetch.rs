@@ -38,9 +38,7 @@ pub(crate) fn once(
 /// # Errors
 /// It is another, or can't be read.
 pub(crate) fn check(path: &Path, sha256: &str) -> anyhow::Result<()> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
-    let actual = hexadecimal(&hasher.finalize());
+    let actual = hexadecimal(&Sha256::digest(std::fs::read(path)?));
     ensure!(
         actual == sha256,
         "{} is not the file that was pinned: its SHA-256 is {actual}, not {sha256}",

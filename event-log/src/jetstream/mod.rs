@@ -529,6 +529,7 @@ impl Selection {
                 "chat.user.*".to_owned(),
                 "chat.room.*.lifecycle".to_owned(),
             ]),
+            Filter::Holds => Self::subjects(vec!["chat.room.*.hold".to_owned()]),
             Filter::User(user) => Self::subjects(vec![Subject::User(*user).to_string()]),
             Filter::Room(room) => Self::rooms(&[*room]),
             Filter::Rooms(rooms) => Self::rooms(rooms),
@@ -547,7 +548,7 @@ impl Selection {
         let subjects = if rooms.len() > ROOMS_PICKED_BY_SERVER {
             Vec::new()
         } else {
-            // One subject a room instead of its two halves the server's work. What else there may be in a
+            // One subject a room instead of each of its three: half the server's work. What else there may be in a
             // room is dropped here.
             rooms
                 .iter()

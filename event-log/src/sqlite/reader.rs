@@ -4,12 +4,12 @@ use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use events::{Position, RoomId, Subject, Timestamp};
+use events::{Position, Subject, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::schema;
-use crate::rooms::RoomSet;
+use crate::rooms::{RoomSet, subjects_of};
 use crate::{Filter, LogError, Recorded};
 
 /// How many queries run at once.
@@ -96,17 +96,23 @@ pub(super) fn page(
             LIFECYCLES,
             named_params! {":after": after, ":up_to": up_to},
         ),
+        Filter::Holds => collect(
+            connection,
+            HOLDS,
+            named_params! {":after": after, ":up_to": up_to},
+        ),
         Filter::User(user) => {
             let subject = Subject::User(*user).to_string();
             let params = named_params! {":after": after, ":up_to": up_to, ":subject": subject};
             collect(connection, ONE_SUBJECT, params)
         }
         Filter::Room(room) => {
-            let (lifecycle, timeline) = subjects_of(*room);
+            let [lifecycle, timeline, hold] = subjects_of(*room);
             let params = named_params! {
                 ":after": after, ":up_to": up_to, ":lifecycle": lifecycle, ":timeline": timeline,
+                ":hold": hold,
             };
-            collect(connection, TWO_SUBJECTS, params)
+            collect(connection, SUBJECTS_OF_ROOM, params)
         }
         Filter::Rooms(rooms) => page_of_rooms(connection, &RoomSet::new(rooms), after, up_to),
     }
@@ -232,7 +238,13 @@ ORDER BY position";
 
 const LIFECYCLES: &str = "
 SELECT position, subject, stored_at, payload FROM events INDEXED BY events_of_lifecycles
-WHERE substr(subject, -9) <> '.timeline' AND position > :after AND position <= :up_to
+WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -5) <> '.hold' AND subject <> 'chat.audit'
+  AND position > :after AND position <= :up_to
+ORDER BY position";
+
+const HOLDS: &str = "
+SELECT position, subject, stored_at, payload FROM events INDEXED BY events_of_holds
+WHERE substr(subject, -5) = '.hold' AND position > :after AND position <= :up_to
 ORDER BY position";
 
 const ONE_SUBJECT: &str = "
@@ -247,13 +259,16 @@ SELECT position FROM events
 WHERE subject = :subject AND position > :after AND position <= :up_to
 ORDER BY position";
 
-/// SQLite merges the two ordered halves as they are read: a page costs what it returns.
-const TWO_SUBJECTS: &str = "
+/// SQLite merges the ordered parts as they are read: a page costs what it returns.
+const SUBJECTS_OF_ROOM: &str = "
 SELECT position, subject, stored_at, payload FROM events
 WHERE subject = :lifecycle AND position > :after AND position <= :up_to
 UNION ALL
 SELECT position, subject, stored_at, payload FROM events
 WHERE subject = :timeline AND position > :after AND position <= :up_to
+UNION ALL
+SELECT position, subject, stored_at, payload FROM events
+WHERE subject = :hold AND position > :after AND position <= :up_to
 ORDER BY position";
 
 fn collect(connection: &Connection, query: &str, params: impl Params) -> rusqlite::Result<Page> {
@@ -305,13 +320,6 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
     })
 }
 
-fn subjects_of(room: RoomId) -> (String, String) {
-    (
-        Subject::RoomLifecycle(room).to_string(),
-        Subject::RoomTimeline(room).to_string(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -331,13 +339,22 @@ mod tests {
 
     #[test]
     fn no_query_scans_or_sorts() {
-        for query in [ALL, LIFECYCLES, ONE_SUBJECT, TWO_SUBJECTS, AT, POSITIONS] {
+        for query in [
+            ALL,
+            LIFECYCLES,
+            HOLDS,
+            ONE_SUBJECT,
+            SUBJECTS_OF_ROOM,
+            AT,
+            POSITIONS,
+        ] {
             let plan = plan(query);
             assert!(!plan.contains("SCAN events"), "{query}\n{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
         }
         assert!(plan(LIFECYCLES).contains("events_of_lifecycles (position>? AND position<?)"));
-        assert!(plan(TWO_SUBJECTS).contains("MERGE (UNION ALL)"));
+        assert!(plan(HOLDS).contains("events_of_holds (position>? AND position<?)"));
+        assert!(plan(SUBJECTS_OF_ROOM).contains("MERGE (UNION ALL)"));
         // The positions come from the index alone, without the events.
         assert!(plan(POSITIONS).contains("COVERING INDEX events_by_subject"));
     }

@@ -12,13 +12,13 @@ use crate::{Incarnation, LogError};
 const APPLICATION_ID: i32 = 0x4853_4c47;
 
 /// The version of the tables below (`PRAGMA user_version`).
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 /// How long a connection waits for another process's write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A partial index has the lifecycles, which are few, so that following them never scans timelines. A
-/// query must repeat the index's condition literally to be served from it.
+/// Partial indexes have the lifecycles and the legal holds, which are few, so that following them never scans
+/// timelines. A query must repeat the index's condition literally to be served from it.
 const TABLES: &str = "
 CREATE TABLE meta (
     key   TEXT NOT NULL PRIMARY KEY,
@@ -33,6 +33,11 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_by_subject ON events (subject, position);
 CREATE INDEX events_of_lifecycles ON events (position) WHERE substr(subject, -9) <> '.timeline';
+";
+
+/// What version 2 added.
+const SINCE_2: &str = "
+CREATE INDEX events_of_holds ON events (position) WHERE substr(subject, -5) = '.hold';
 ";
 
 /// Opens the log for writing, creating it if need be.
@@ -119,7 +124,8 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
     }
 }
 
-/// Creates the tables if the file is empty; of several processes that try, one does.
+/// Creates the tables if the file is empty, and what an older version lacks; of several processes that try, one
+/// does.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     if version(connection)? == SCHEMA_VERSION {
         return Ok(());
@@ -132,6 +138,10 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
             [Uuid::new_v4().simple().to_string()],
         )?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", 1)?;
+    }
+    if version(&transaction)? == 1 {
+        transaction.execute_batch(SINCE_2)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()
@@ -252,6 +262,28 @@ mod tests {
             .unwrap();
         drop(log);
         assert!(refusal(&path).contains("newer Hansard"));
+    }
+
+    #[test]
+    fn an_older_logs_schema_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.db");
+        let log = open(&path).unwrap();
+        let before = incarnation(&log).unwrap();
+        log.execute_batch("DROP INDEX events_of_holds; PRAGMA user_version = 1")
+            .unwrap();
+        drop(log);
+        let log = open(&path).unwrap();
+        assert_eq!(incarnation(&log).unwrap(), before);
+        assert_eq!(version(&log).unwrap(), SCHEMA_VERSION);
+        let indexes: i64 = log
+            .query_row(
+                "SELECT count(*) FROM sqlite_master WHERE name = 'events_of_holds'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(indexes, 1);
     }
 
     #[test]

@@ -122,8 +122,8 @@ impl Fold {
                     self.plan.users.push(UserDocument {
                         id: event.user_id,
                         position,
-                        first_name: event.first_name.clone(),
-                        last_name: event.last_name.clone(),
+                        first_name: event.first_name().to_owned(),
+                        last_name: event.last_name().to_owned(),
                         user_type: event.user_type,
                         created_at: at,
                         updated_at: at,
@@ -167,8 +167,8 @@ impl Fold {
                         id: position,
                         room: event.room_id,
                         author: event.author,
-                        text: event.message_text.clone(),
-                        words: Words::of(&event.message_text).into(),
+                        text: event.message_text.clone().unwrap_or_default(),
+                        words: Words::of(event.message_text.as_deref().unwrap_or_default()).into(),
                         created_at: at,
                         deleted: false,
                         deleted_at: None,
@@ -185,6 +185,12 @@ impl Fold {
                         .or_insert(position);
                 }
             }
+            Event::UserErased(_)
+            | Event::MessageEdited(_)
+            | Event::MessageExpired(_)
+            | Event::RoomHeld(_)
+            | Event::RoomReleased(_)
+            | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => {
                 if self.is_open_to(event.room_id, Some(event.reader), entry.position) {
                     // Nothing at or after the event itself can have been read.

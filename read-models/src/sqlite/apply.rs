@@ -133,8 +133,8 @@ impl Fold<'_> {
                     params![
                         sequence(position),
                         event.user_id.as_uuid().as_bytes(),
-                        event.first_name,
-                        event.last_name,
+                        event.first_name(),
+                        event.last_name(),
                         event.user_type.as_str(),
                         at
                     ],
@@ -173,6 +173,7 @@ impl Fold<'_> {
             Event::RoomDeleted(event) => self.delete_room(event.room_id, position)?,
             Event::MessagePosted(event) => {
                 if let Some(room) = self.room_of_member(event.room_id, event.author)? {
+                    let text = event.message_text.as_deref().unwrap_or_default();
                     self.execute(
                         "INSERT INTO messages (id, room, author, text, created_at)
                          VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -180,11 +181,11 @@ impl Fold<'_> {
                             sequence(position),
                             room,
                             event.author.as_uuid().as_bytes(),
-                            event.message_text,
+                            text,
                             at
                         ],
                     )?;
-                    search::add(self.transaction, position, room, &event.message_text)?;
+                    search::add(self.transaction, position, room, text)?;
                     self.touched.insert(room);
                 }
             }
@@ -205,6 +206,12 @@ impl Fold<'_> {
                     }
                 }
             }
+            Event::UserErased(_)
+            | Event::MessageEdited(_)
+            | Event::MessageExpired(_)
+            | Event::RoomHeld(_)
+            | Event::RoomReleased(_)
+            | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => {
                 if let Some(room) = self.room_of_member(event.room_id, event.reader)? {
                     self.mark(room, event.reader, event.up_to, position, at)?;

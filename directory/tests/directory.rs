@@ -5,32 +5,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use directory::Directory;
-use event_log::{EventLog, Expect, NewEvent, SqliteLog};
+use event_log::{Expect, NewEvent, SqliteLog};
 use events::{
-    Envelope, Event, Position, RoomDeleted, RoomId, RoomInitiated, RoomType, Subject, Timestamp,
-    UserCreated, UserDeleted, UserId, UserType,
+    Envelope, Event, Names, Position, RoomDeleted, RoomId, RoomInitiated, RoomType, Subject,
+    Timestamp, UserCreated, UserDeleted, UserId, UserType,
 };
+use keys::{Keyring, Record};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-async fn open(directory: &tempfile::TempDir) -> Arc<dyn EventLog> {
-    let log = SqliteLog::open(&directory.path().join("log.db")).await;
-    Arc::new(log.unwrap())
+async fn open(directory: &tempfile::TempDir) -> Record {
+    open_with(directory, Keyring::in_memory()).await
 }
 
-async fn append(log: &Arc<dyn EventLog>, event: Event) -> (Position, Envelope) {
+async fn open_with(directory: &tempfile::TempDir, keyring: Keyring) -> Record {
+    let log = SqliteLog::open(&directory.path().join("log.db")).await;
+    Record::new(Arc::new(log.unwrap()), keyring)
+}
+
+async fn append(record: &Record, event: Event) -> (Position, Envelope) {
     let envelope = Envelope::new(event, None, None);
-    let appended = log.append(NewEvent::from(&envelope), Expect::Any).await;
+    let appended = record.append(&envelope, Expect::Any).await;
     (appended.unwrap().position, envelope)
 }
 
 fn created(user_id: UserId) -> Event {
     Event::UserCreated(UserCreated {
         user_id,
-        first_name: "Anna".to_owned(),
-        last_name: "Test".to_owned(),
+        names: Some(Names::new("Anna", "Test")),
         user_type: UserType::Consumer,
     })
 }
@@ -55,7 +59,9 @@ async fn until<Condition: Future<Output = bool>>(condition: impl Fn() -> Conditi
 #[tokio::test]
 async fn what_other_processes_append_is_noticed() {
     let files = tempfile::tempdir().unwrap();
-    let [ours, theirs] = [open(&files).await, open(&files).await];
+    let keyring = Keyring::in_memory();
+    let ours = open_with(&files, keyring.clone()).await;
+    let theirs = open_with(&files, keyring).await;
     let [anna, bela] = [UserId::random(), UserId::random()];
     let directory = Directory::start(ours, CancellationToken::new());
     assert_eq!(directory.user(anna).await.unwrap(), None);
@@ -74,12 +80,12 @@ async fn what_other_processes_append_is_noticed() {
 #[tokio::test]
 async fn own_appends_are_seen_at_once_and_never_undone() {
     let files = tempfile::tempdir().unwrap();
-    let log = open(&files).await;
+    let record = open(&files).await;
     let anna = UserId::random();
-    let directory = Directory::start(Arc::clone(&log), CancellationToken::new());
-    let (created_at, creation) = append(&log, created(anna)).await;
+    let directory = Directory::start(record.clone(), CancellationToken::new());
+    let (created_at, creation) = append(&record, created(anna)).await;
     assert!(directory.user(anna).await.unwrap().is_some());
-    let (deleted_at, deletion) = append(&log, deleted(anna)).await;
+    let (deleted_at, deletion) = append(&record, deleted(anna)).await;
     directory.observe(deleted_at, &deletion);
     directory.observe(created_at, &creation);
     for _ in 0..100 {
@@ -92,12 +98,12 @@ async fn own_appends_are_seen_at_once_and_never_undone() {
 #[tokio::test]
 async fn rooms_live_and_are_deleted() {
     let files = tempfile::tempdir().unwrap();
-    let log = open(&files).await;
+    let record = open(&files).await;
     let mut members = vec![UserId::random(), UserId::random()];
     members.sort_unstable();
     let room_type = RoomType::ConsumerToConsumer;
     let room_id = RoomId::derive(room_type, &members, 0);
-    let directory = Directory::start(Arc::clone(&log), CancellationToken::new());
+    let directory = Directory::start(record.clone(), CancellationToken::new());
     assert_eq!(directory.room(room_id).await.unwrap(), None);
     let initiated = Event::RoomInitiated(RoomInitiated {
         room_id,
@@ -106,7 +112,7 @@ async fn rooms_live_and_are_deleted() {
         initiator: members[0],
         generation: 0,
     });
-    let (_, envelope) = append(&log, initiated).await;
+    let (_, envelope) = append(&record, initiated).await;
     let room = directory.room(room_id).await.unwrap().unwrap();
     assert_eq!((&room.members, room.deleted), (&members, false));
     let deletion = Event::RoomDeleted(RoomDeleted {
@@ -117,16 +123,16 @@ async fn rooms_live_and_are_deleted() {
         generation: 0,
         initiated_at: envelope.at,
     });
-    append(&log, deletion).await;
+    append(&record, deletion).await;
     until(async || directory.room(room_id).await.unwrap().unwrap().deleted).await;
 }
 
 #[tokio::test]
 async fn events_that_cannot_be_decoded_change_nothing_but_the_historys_end() {
     let files = tempfile::tempdir().unwrap();
-    let log = open(&files).await;
+    let record = open(&files).await;
     let anna = UserId::random();
-    append(&log, created(anna)).await;
+    append(&record, created(anna)).await;
     let foreign = Envelope::new(deleted(UserId::random()), None, None);
     let append_strange = async |payload: Vec<u8>| {
         let event = NewEvent {
@@ -134,11 +140,12 @@ async fn events_that_cannot_be_decoded_change_nothing_but_the_historys_end() {
             deduplication_id: Uuid::new_v4(),
             payload: payload.into(),
         };
-        log.append(event, Expect::Any).await.unwrap().position
+        let appended = record.log.append(event, Expect::Any).await;
+        appended.unwrap().position
     };
     append_strange(b"nonsense".to_vec()).await;
-    let last = append_strange(foreign.encode()).await;
-    let directory = Directory::start(Arc::clone(&log), CancellationToken::new());
+    let last = append_strange(foreign.encode(&[])).await;
+    let directory = Directory::start(record.clone(), CancellationToken::new());
     let user = directory.user(anna).await.unwrap().unwrap();
     assert_eq!((user.position, user.deleted), (last, false));
 
@@ -146,9 +153,7 @@ async fn events_that_cannot_be_decoded_change_nothing_but_the_historys_end() {
     let last = append_strange(b"nonsense".to_vec()).await;
     until(async || directory.user(anna).await.unwrap().unwrap().position == last).await;
     let deletion = Envelope::new(deleted(anna), None, None);
-    let appended = log
-        .append(NewEvent::from(&deletion), Expect::Exact(last))
-        .await;
+    let appended = record.append(&deletion, Expect::Exact(last)).await;
     assert!(
         appended.is_ok(),
         "what is expected of a history is its last event"

@@ -1032,9 +1032,10 @@ pub fn time_until(time: Timestamp) -> Duration {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use directory::Directory;
-    use event_log::{EventLog, SqliteLog};
+    use event_log::SqliteLog;
     use futures::channel::mpsc;
     use futures::{FutureExt, stream};
+    use keys::{Keyring, Record};
     use platform::auth::Auth;
     use tempfile::TempDir;
     use tokio_util::sync::CancellationToken;
@@ -1050,17 +1051,17 @@ mod tests {
     async fn shared() -> (Arc<Shared>, TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let log = SqliteLog::open(&directory.path().join("log.db")).await;
-        let log: Arc<dyn EventLog> = Arc::new(log.unwrap());
+        let record = Record::new(Arc::new(log.unwrap()), Keyring::in_memory());
         let shutdown = CancellationToken::new();
-        let users = Directory::start(Arc::clone(&log), shutdown.clone());
-        let sender = Sender::start(log.signals());
+        let users = Directory::start(record.clone(), shutdown.clone());
+        let sender = Sender::start(record.log.signals());
         let secret = "a secret that is only used in tests".to_owned();
         let shared = Shared {
-            renderer: Arc::new(Renderer::new(Arc::clone(&log), users.clone())),
+            renderer: Arc::new(Renderer::new(record.clone(), users.clone())),
             hub: Arc::new(Hub::new()),
             presences: Arc::new(Presences::new(sender.clone())),
             sender,
-            log,
+            record,
             directory: users,
             auth: Auth::new(AuthMode::Open, Duration::from_secs(3600), &[secret]).unwrap(),
             limits: Limits {

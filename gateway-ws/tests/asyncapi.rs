@@ -261,7 +261,7 @@ fn frames_of_every_type() -> Vec<(String, String)> {
     let posted = MessagePosted {
         room_id: room,
         author: user,
-        message_text: "x".to_owned(),
+        message_text: Some("x".to_owned()),
     };
     let post = Post::new(at, now, &posted, &initiated, &[]);
     let users: Vec<User> = Vec::new();

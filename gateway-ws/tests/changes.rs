@@ -69,28 +69,28 @@ fn position_of(change: &Value) -> Position {
 /// next to no room for what comes while a client waits. In the end each client has what the log has.
 async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
     const POSTS: usize = 400;
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let carl = user(log, "Carl").await;
-    let room_id = room(log, &[anna, bela]).await;
-    let other = room(log, &[anna, carl]).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    let room_id = room(record, &[anna, bela]).await;
+    let other = room(record, &[anna, carl]).await;
     let limits = Limits {
         queue_frames: 1,
         recent_events: 50,
         ..limits()
     };
     let gateways = Arc::new([
-        Gateway::start_with(log, limits.clone(), &[]).await,
-        Gateway::start_with(log, limits, &[]).await,
+        Gateway::start_with(record, limits.clone(), &[]).await,
+        Gateway::start_with(record, limits, &[]).await,
     ]);
     let writers: Vec<_> = (0..4)
         .map(|_| {
-            let log = Arc::clone(log);
+            let record = record.clone();
             tokio::spawn(async move {
                 for number in 0..POSTS {
-                    post(&log, room_id, anna, "hello").await;
+                    post(&record, room_id, anna, "hello").await;
                     if number % 3 == 0 {
-                        post(&log, other, anna, "noise").await;
+                        post(&record, other, anna, "noise").await;
                     }
                 }
             })
@@ -121,9 +121,9 @@ async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
     for writer in writers {
         within("writing", writer).await.unwrap();
     }
-    post(log, room_id, anna, "the end").await;
+    post(record, room_id, anna, "the end").await;
 
-    let events = log.read(Filter::Room(room_id), Position::ZERO).await;
+    let events = record.log.read(Filter::Room(room_id), Position::ZERO).await;
     let recorded: Vec<_> = events.unwrap().try_collect().await.unwrap();
     let expected = recorded.iter().map(|recorded| recorded.position);
     let expected: Vec<Position> = expected.collect();
@@ -136,12 +136,12 @@ async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
 }
 
 async fn a_page_is_bounded_and_a_large_change_comes_all_the_same(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let text = "x".repeat(600_000);
     for text in ["small", &text, &text, &text, "small"] {
-        post(log, room, anna, text).await;
+        post(record, room, anna, text).await;
     }
     // From memory, and from the log.
     for recent_events in [100, 0] {
@@ -149,7 +149,7 @@ async fn a_page_is_bounded_and_a_large_change_comes_all_the_same(test: TestLog) 
             recent_events,
             ..limits()
         };
-        let gateway = Gateway::start_with(log, limits, &[]).await;
+        let gateway = Gateway::start_with(record, limits, &[]).await;
         let mut client = Asker::new(&gateway, bela);
         let mut counts = Vec::new();
         for query in ["limit=1", "limit=2", "", "", ""] {
@@ -163,18 +163,18 @@ async fn a_page_is_bounded_and_a_large_change_comes_all_the_same(test: TestLog) 
 
 /// However long that was: a page that finds nothing gets on, and says that there is more.
 async fn what_was_in_a_room_that_is_gone_is_passed_over(test: TestLog) {
-    let log = &test.log;
-    let members = [user(log, "Anna").await, user(log, "Bela").await];
+    let record = &test.record;
+    let members = [user(record, "Anna").await, user(record, "Bela").await];
     let [anna, bela] = members;
-    let room = room(log, &members).await;
-    let posts = futures::stream::iter(0..10_050).map(|_| post(log, room, anna, "forgotten"));
+    let room = room(record, &members).await;
+    let posts = futures::stream::iter(0..10_050).map(|_| post(record, room, anna, "forgotten"));
     posts.buffer_unordered(256).collect::<Vec<_>>().await;
-    let deletion = delete_room(log, room, &members).await;
+    let deletion = delete_room(record, room, &members).await;
     let limits = Limits {
         recent_events: 10,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
+    let gateway = Gateway::start_with(record, limits, &[]).await;
     let mut client = Asker::new(&gateway, bela);
     assert_eq!(client.page(&gateway, "wait=60").await, (Vec::new(), true));
     let (changes, more) = client.page(&gateway, "wait=60").await;
@@ -188,14 +188,14 @@ async fn waiting_outlives_the_log_and_reading_says_that_it_is_lost() {
     let Some(mut test) = TestLog::jetstream().await else {
         return;
     };
-    let log = Arc::clone(&test.log);
-    let [anna, bela] = [user(&log, "Anna").await, user(&log, "Bela").await];
-    let room = room(&log, &[anna, bela]).await;
+    let record = test.record.clone();
+    let [anna, bela] = [user(&record, "Anna").await, user(&record, "Bela").await];
+    let room = room(&record, &[anna, bela]).await;
     let limits = Limits {
         recent_events: 0,
         ..limits()
     };
-    let gateway = Gateway::start_with(&log, limits, &[]).await;
+    let gateway = Gateway::start_with(&record, limits, &[]).await;
     let mut client = Asker::new(&gateway, bela);
     let start = client.after.clone();
     client.page(&gateway, "").await;
@@ -220,7 +220,7 @@ async fn waiting_outlives_the_log_and_reading_says_that_it_is_lost() {
         server.restart();
         assert_eq!(socket.next().await, json!({"type": "restored"}));
         let envelope = Envelope::new(posted(room, anna, "after"), Some(anna), None);
-        append_patiently(&log, &envelope).await
+        append_patiently(&record, &envelope).await
     };
     let (changes, position) = tokio::join!(waiting, outage);
     let told: Vec<Position> = changes.iter().map(position_of).collect();
@@ -231,26 +231,26 @@ async fn waiting_outlives_the_log_and_reading_says_that_it_is_lost() {
 #[tokio::test]
 async fn who_is_told_nothing_gets_as_far_as_the_log() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
+    let record = &test.record;
     let [anna, bela, carl] = [
-        user(log, "Anna").await,
-        user(log, "Bela").await,
-        user(log, "Carl").await,
+        user(record, "Anna").await,
+        user(record, "Bela").await,
+        user(record, "Carl").await,
     ];
-    room(log, &[anna, carl]).await;
-    let busy = room(log, &[anna, bela]).await;
+    room(record, &[anna, carl]).await;
+    let busy = room(record, &[anna, bela]).await;
     let limits = Limits {
         recent_events: 2,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
+    let gateway = Gateway::start_with(record, limits, &[]).await;
     let mut quiet = Asker::new(&gateway, carl);
     let mut other = Asker::new(&gateway, bela);
     quiet.page(&gateway, "").await;
     for _ in 0..5 {
         let mut last = Position::ZERO;
         for _ in 0..3 {
-            last = post(log, busy, anna, "elsewhere").await;
+            last = post(record, busy, anna, "elsewhere").await;
         }
         while *other.after < *last.to_string() {
             other.page(&gateway, "wait=60").await;

@@ -21,12 +21,12 @@ fn typing(room: impl serde::Serialize, state: &str) -> Value {
 }
 
 async fn typing_is_seen_by_the_others_in_the_room(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let carl = user(log, "Carl").await;
-    let ours = room(log, &[anna, bela]).await;
-    let theirs = room(log, &[bela, carl]).await;
-    let [here, there] = [Gateway::start(log).await, Gateway::start(log).await];
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    let ours = room(record, &[anna, bela]).await;
+    let theirs = room(record, &[bela, carl]).await;
+    let [here, there] = [Gateway::start(record).await, Gateway::start(record).await];
     let mut of_anna = here.connect(anna).await;
     let mut also_anna = there.connect(anna).await;
     let mut bela_here = here.connect(bela).await;
@@ -57,7 +57,7 @@ async fn typing_is_seen_by_the_others_in_the_room(test: TestLog) {
     // The message itself ends it.
     of_anna.send(typing(ours, "start")).await;
     assert_eq!(bela_there.next().await, started);
-    post(log, ours, anna, "hello").await;
+    post(record, ours, anna, "hello").await;
     assert_eq!(bela_there.next().await["type"], "new message");
     of_anna.send(typing(ours, "stop")).await;
     of_anna.next_of_type("new message").await;
@@ -69,16 +69,20 @@ async fn typing_is_seen_by_the_others_in_the_room(test: TestLog) {
         let ephemeral: Vec<&Value> = others.iter().filter(|it| it["type"] == "typing").collect();
         assert!(ephemeral.is_empty(), "{ephemeral:?}");
     }
-    assert_eq!(log.tail().await.unwrap().last.get(), 6, "it is in the log");
+    assert_eq!(
+        record.log.tail().await.unwrap().last.get(),
+        6,
+        "it is in the log"
+    );
 }
 
 #[tokio::test]
 async fn typing_is_limited() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let ours = room(log, &[anna, bela]).await;
-    let gateway = Gateway::start(log).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let ours = room(record, &[anna, bela]).await;
+    let gateway = Gateway::start(record).await;
     let mut client = gateway.connect(anna).await;
     for _ in 0..50 {
         client.send(typing(ours, "start")).await;
@@ -94,11 +98,11 @@ fn online(user: impl serde::Serialize) -> Value {
 }
 
 async fn presence_is_that_of_all_gateways(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let carl = user(log, "Carl").await;
-    let ours = room(log, &[anna, bela]).await;
-    let [here, there] = [Gateway::start(log).await, Gateway::start(log).await];
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    let ours = room(record, &[anna, bela]).await;
+    let [here, there] = [Gateway::start(record).await, Gateway::start(record).await];
     let mut of_anna = here.connect(anna).await;
     let subscribe = json!({"type": "subscribe", "presence": true});
     of_anna.send(subscribe).await;
@@ -116,7 +120,7 @@ async fn presence_is_that_of_all_gateways(test: TestLog) {
     let mut of_carl = there.connect(carl).await;
     of_carl.settle().await;
     of_anna.settle().await;
-    let new = room(log, &[anna, carl]).await;
+    let new = room(record, &[anna, carl]).await;
     assert_eq!(of_anna.next().await["room"], json!(new));
     assert_eq!(of_anna.next().await, online(carl));
 
@@ -147,12 +151,12 @@ async fn presence_is_that_of_all_gateways(test: TestLog) {
 }
 
 async fn presence_survives_the_return_on_another_gateway(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let carl = user(log, "Carl").await;
-    room(log, &[anna, bela]).await;
-    room(log, &[anna, carl]).await;
-    let [here, there] = [Gateway::start(log).await, Gateway::start(log).await];
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    room(record, &[anna, bela]).await;
+    room(record, &[anna, carl]).await;
+    let [here, there] = [Gateway::start(record).await, Gateway::start(record).await];
     let mut of_anna = here.connect(anna).await;
     of_anna
         .send(json!({"type": "subscribe", "presence": true}))
@@ -180,17 +184,17 @@ async fn presence_survives_the_return_on_another_gateway(test: TestLog) {
 #[tokio::test]
 async fn the_presence_of_so_many_users_is_watched_and_no_more() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
+    let record = &test.record;
     let limits = Limits {
         watched_users: 1,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
-    let anna = user(log, "Anna").await;
+    let gateway = Gateway::start_with(record, limits, &[]).await;
+    let anna = user(record, "Anna").await;
     let mut rooms = Vec::new();
     for name in ["Bela", "Carl"] {
-        let other = user(log, name).await;
-        rooms.push(room(log, &[anna, other]).await);
+        let other = user(record, name).await;
+        rooms.push(room(record, &[anna, other]).await);
     }
     let mut client = gateway.connect(anna).await;
     for room in &rooms {

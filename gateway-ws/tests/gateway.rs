@@ -27,16 +27,16 @@ on_both_logs! {
 }
 
 async fn members_get_what_happens_in_order(test: TestLog) {
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
     let [anna, bela, carl] = [
-        user(log, "Anna").await,
-        user(log, "Bela").await,
-        user(log, "Carl").await,
+        user(record, "Anna").await,
+        user(record, "Bela").await,
+        user(record, "Carl").await,
     ];
-    let ours = room(log, &[anna, bela]).await;
-    let theirs = room(log, &[bela, carl]).await;
-    let other = post(log, theirs, carl, "not for Anna").await;
+    let ours = room(record, &[anna, bela]).await;
+    let theirs = room(record, &[bela, carl]).await;
+    let other = post(record, theirs, carl, "not for Anna").await;
 
     let mut of_anna = gateway.connect(anna).await;
     let mut of_bela = gateway.connect(bela).await;
@@ -49,18 +49,18 @@ async fn members_get_what_happens_in_order(test: TestLog) {
     }
 
     let text = "Grüße \u{0} \"\u{1f600}\"";
-    let first = post(log, ours, anna, text).await;
+    let first = post(record, ours, anna, text).await;
     // Void, or elsewhere: none of these is pushed.
-    post(log, ours, carl, "I am not a member").await;
-    delete_message(log, ours, other).await;
-    delete_message(log, ours, Position::new(first.get() + 1)).await;
-    delete_message(log, ours, Position::new(u64::MAX)).await;
-    post(log, theirs, carl, "elsewhere").await;
-    let second = post(log, ours, bela, "hello").await;
-    let deletion = delete_message(log, ours, first).await;
+    post(record, ours, carl, "I am not a member").await;
+    delete_message(record, ours, other).await;
+    delete_message(record, ours, Position::new(first.get() + 1)).await;
+    delete_message(record, ours, Position::new(u64::MAX)).await;
+    post(record, theirs, carl, "elsewhere").await;
+    let second = post(record, ours, bela, "hello").await;
+    let deletion = delete_message(record, ours, first).await;
 
-    let recorded = log.get(first).await.unwrap().unwrap();
-    let envelope = Envelope::decode(&recorded.payload).unwrap();
+    let recorded = record.log.get(first).await.unwrap().unwrap();
+    let envelope = record.decode(&recorded).await.unwrap().unwrap();
     let Event::MessagePosted(event) = &envelope.event else {
         panic!("not a post");
     };
@@ -83,25 +83,25 @@ async fn members_get_what_happens_in_order(test: TestLog) {
     }
 
     of_anna.unsubscribe(ours).await;
-    let third = post(log, ours, anna, "only for Bela").await;
+    let third = post(record, ours, anna, "only for Bela").await;
     assert_eq!(of_bela.next().await["position"], json!(third));
     of_anna.settle().await;
 }
 
 async fn what_was_missed_is_replayed(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut expected = Vec::new();
     for number in 0..700 {
-        expected.push(post(log, room, anna, &number.to_string()).await);
+        expected.push(post(record, room, anna, &number.to_string()).await);
     }
-    let gateway = Gateway::start(log).await;
+    let gateway = Gateway::start(record).await;
     let mut client = gateway.connect(bela).await;
 
     for missed in [700, 3, 0] {
         let after = match missed {
-            700 => created(log, room).await,
+            700 => created(record, room).await,
             missed => expected[expected.len() - 1 - missed],
         };
         let subscribed = client.subscribe(room, Some(after)).await;
@@ -119,10 +119,10 @@ async fn what_was_missed_is_replayed(test: TestLog) {
             json!({"type": "replayed", "room": room, "position": expected.last(), "count": missed})
         );
     }
-    let live = post(log, room, anna, "live").await;
+    let live = post(record, room, anna, "live").await;
     assert_eq!(client.next().await["position"], json!(live));
 
-    let end = log.tail().await.unwrap().last;
+    let end = record.log.tail().await.unwrap().last;
     let beyond = Position::new(end.get() + 1);
     let subscribed = client.subscribe(room, Some(beyond)).await;
     assert_eq!(subscribed["recovered"], json!(false));
@@ -130,26 +130,26 @@ async fn what_was_missed_is_replayed(test: TestLog) {
         subscribed["reason"],
         "the position lies beyond the end of the log"
     );
-    let live = post(log, room, anna, "live").await;
+    let live = post(record, room, anna, "live").await;
     assert_eq!(client.next().await["position"], json!(live));
 }
 
 async fn a_deleted_room_ends_its_subscriptions(test: TestLog) {
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let members = [user(log, "Anna").await, user(log, "Bela").await];
-    let carl = user(log, "Carl").await;
-    let room = room(log, &members).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let members = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    let room = room(record, &members).await;
     let mut client = gateway.connect(members[1]).await;
     client.subscribe(room, None).await;
-    let before = post(log, room, members[0], "hello").await;
+    let before = post(record, room, members[0], "hello").await;
     assert_eq!(client.next().await["position"], json!(before));
 
-    let position = delete_room(log, room, &members).await;
+    let position = delete_room(record, room, &members).await;
     let gone = json!({"type": "room deleted", "room": room, "position": position});
     assert_eq!(client.next().await, gone);
     // A post that raced the deletion and lost is void.
-    post(log, room, members[0], "too late").await;
+    post(record, room, members[0], "too late").await;
     client.settle().await;
 
     // Who was away learns of it; for everybody else there is no such room.
@@ -166,14 +166,14 @@ async fn a_deleted_room_ends_its_subscriptions(test: TestLog) {
 #[tokio::test]
 async fn only_members_may_subscribe() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
     let [anna, bela, carl] = [
-        user(log, "Anna").await,
-        user(log, "Bela").await,
-        user(log, "Carl").await,
+        user(record, "Anna").await,
+        user(record, "Bela").await,
+        user(record, "Carl").await,
     ];
-    let room = room(log, &[anna, bela]).await;
+    let room = room(record, &[anna, bela]).await;
     let mut client = gateway.connect(carl).await;
     for after in [None, Some(Position::ZERO)] {
         client.send(subscribe(room, after)).await;
@@ -184,22 +184,22 @@ async fn only_members_may_subscribe() {
     let unknown = events::RoomId::from_uuid(Uuid::new_v4());
     client.send(subscribe(unknown, None)).await;
     client.error("unknown_room").await;
-    post(log, room, anna, "not for Carl").await;
+    post(record, room, anna, "not for Carl").await;
     client.settle().await;
 }
 
 /// It has the log's last events in memory, as many as it keeps: many small ones, or a few large ones.
 async fn what_was_said_before_the_gateway_started_is_replayed(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
     for (members, count, bytes) in [(vec![anna, bela], 450, 1), (vec![bela], 160, 60_000)] {
-        let room = room(log, &members).await;
+        let room = room(record, &members).await;
         let text = "x".repeat(bytes);
-        let mut all = vec![created(log, room).await];
+        let mut all = vec![created(record, room).await];
         for _ in 0..count {
-            all.push(post(log, room, bela, &text).await);
+            all.push(post(record, room, bela, &text).await);
         }
-        let gateway = Gateway::start(log).await;
+        let gateway = Gateway::start(record).await;
         let mut client = gateway.connect(bela).await;
         for known in [1, count / 3, count / 2, count - 100, count, count + 1] {
             let (known, missed) = all.split_at(known);
@@ -220,11 +220,11 @@ async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
     const WRITERS: usize = 4;
     const POSTS: usize = 600;
     const CLIENTS: u64 = 6;
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let carl = user(log, "Carl").await;
-    let room_id = room(log, &[anna, bela]).await;
-    let other = room(log, &[anna, carl]).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    let room_id = room(record, &[anna, bela]).await;
+    let other = room(record, &[anna, carl]).await;
     // Short queues, so that live events overflow while history is replayed, and slow readers are closed.
     let limits = Limits {
         queue_frames: 40,
@@ -232,21 +232,21 @@ async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
         ..limits()
     };
     let gateways = Arc::new([
-        Gateway::start_with(log, limits.clone(), &[]).await,
-        Gateway::start_with(log, limits, &[]).await,
+        Gateway::start_with(record, limits.clone(), &[]).await,
+        Gateway::start_with(record, limits, &[]).await,
     ]);
 
     let writers: Vec<_> = (0..WRITERS)
         .map(|_| {
-            let log = Arc::clone(log);
+            let record = record.clone();
             tokio::spawn(async move {
                 for number in 0..POSTS {
-                    let position = post(&log, room_id, anna, "hello").await;
+                    let position = post(&record, room_id, anna, "hello").await;
                     if number % 7 == 0 {
-                        delete_message(&log, room_id, position).await;
+                        delete_message(&record, room_id, position).await;
                     }
                     if number % 3 == 0 {
-                        post(&log, other, anna, "noise").await;
+                        post(&record, other, anna, "noise").await;
                     }
                 }
             })
@@ -261,23 +261,21 @@ async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
     for writer in writers {
         within("writing", writer).await.unwrap();
     }
-    post(log, room_id, anna, "the end").await;
+    post(record, room_id, anna, "the end").await;
 
-    let events = log.read(Filter::Room(room_id), Position::ZERO).await;
+    let events = record.log.read(Filter::Room(room_id), Position::ZERO).await;
     let recorded: Vec<_> = events.unwrap().try_collect().await.unwrap();
-    let expected: Vec<(String, Position)> = recorded
-        .iter()
-        .filter_map(|recorded| {
-            let envelope = Envelope::decode(&recorded.payload).unwrap();
-            let name = match envelope.event {
-                Event::RoomInitiated(_) => "room created",
-                Event::MessagePosted(_) => "new message",
-                Event::MessageDeleted(_) => "message deleted",
-                _ => return None,
-            };
-            Some((name.to_owned(), recorded.position))
-        })
-        .collect();
+    let mut expected: Vec<(String, Position)> = Vec::new();
+    for recorded in &recorded {
+        let envelope = record.decode(recorded).await.unwrap().unwrap();
+        let name = match envelope.event {
+            Event::RoomInitiated(_) => "room created",
+            Event::MessagePosted(_) => "new message",
+            Event::MessageDeleted(_) => "message deleted",
+            _ => continue,
+        };
+        expected.push((name.to_owned(), recorded.position));
+    }
     assert!(expected.len() > WRITERS * POSTS);
     for client in clients {
         let (received, connections) = within("reading", client).await.unwrap();
@@ -290,18 +288,18 @@ async fn nothing_is_missed_or_doubled_under_full_load(test: TestLog) {
 /// are still under way.
 async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
     const RESUMPTIONS: usize = 100;
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
-    let gateway = Gateway::start_with(log, patient(), &[]).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
+    let gateway = Gateway::start_with(record, patient(), &[]).await;
     let stop = CancellationToken::new();
     let writers: Vec<_> = (0..4)
         .map(|_| {
-            let (log, stop) = (Arc::clone(log), stop.clone());
+            let (record, stop) = (record.clone(), stop.clone());
             tokio::spawn(async move {
                 let mut positions = Vec::new();
                 while !stop.is_cancelled() {
-                    positions.push(post(&log, room, anna, "hello").await);
+                    positions.push(post(&record, room, anna, "hello").await);
                 }
                 positions
             })
@@ -311,7 +309,7 @@ async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
     let mut client = gateway.connect(bela).await;
     let frame = |after| subscribe(room, Some(after));
     let resumed =
-        Resumed::again_and_again(&mut client, RESUMPTIONS, created(log, room).await, frame);
+        Resumed::again_and_again(&mut client, RESUMPTIONS, created(record, room).await, frame);
     let resumed = resumed.await;
     stop.cancel();
     let mut positions = Vec::new();
@@ -325,19 +323,19 @@ async fn resuming_on_the_same_connection_doubles_nothing(test: TestLog) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_position_of_a_subscription_is_never_ahead_of_what_was_sent() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
-    let gateway = Gateway::start_with(log, patient(), &[]).await;
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
+    let gateway = Gateway::start_with(record, patient(), &[]).await;
     let mut client = gateway.connect(bela).await;
     client.subscribe(room, None).await;
     let stop = CancellationToken::new();
     let writers: Vec<_> = (0..4)
         .map(|_| {
-            let (log, stop) = (Arc::clone(log), stop.clone());
+            let (record, stop) = (record.clone(), stop.clone());
             tokio::spawn(async move {
                 while !stop.is_cancelled() {
-                    post(&log, room, anna, "hello").await;
+                    post(&record, room, anna, "hello").await;
                 }
             })
         })
@@ -423,15 +421,15 @@ async fn come_and_go(
 async fn a_slow_reader_is_closed_and_hurts_nobody() {
     const POSTS: usize = 400;
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
+    let record = &test.record;
     let limits = Limits {
         queue_frames: 32,
         close_timeout: Duration::from_secs(30),
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let gateway = Gateway::start_with(record, limits, &[]).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut slow = gateway.connect(anna).await;
     let mut quick = gateway.connect(bela).await;
     for client in [&mut slow, &mut quick] {
@@ -442,7 +440,7 @@ async fn a_slow_reader_is_closed_and_hurts_nobody() {
     let text = "x".repeat(60_000);
     let mut positions = Vec::new();
     for _ in 0..POSTS {
-        positions.push(post(log, room, anna, &text).await);
+        positions.push(post(record, room, anna, &text).await);
         assert_eq!(quick.next().await["position"], json!(positions.last()));
     }
 
@@ -476,25 +474,25 @@ async fn a_slow_reader_is_closed_and_hurts_nobody() {
 async fn a_client_that_reads_its_history_slowly_is_not_closed() {
     const POSTS: usize = 300;
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
+    let record = &test.record;
     let limits = Limits {
         queue_frames: 8,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let gateway = Gateway::start_with(record, limits, &[]).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let text = "x".repeat(60_000);
     let mut positions = Vec::new();
     for _ in 0..POSTS {
-        positions.push(post(log, room, anna, &text).await);
+        positions.push(post(record, room, anna, &text).await);
     }
     let mut client = gateway.connect(bela).await;
     let subscribed = client.subscribe(room, Some(Position::ZERO)).await;
     assert_eq!(subscribed["recovered"], json!(true));
     // It does not read on while more is posted than its queue holds.
     for _ in 0..100 {
-        positions.push(post(log, room, anna, &text).await);
+        positions.push(post(record, room, anna, &text).await);
     }
     let mut next = positions.iter();
     let mut left = positions.len();
@@ -510,10 +508,10 @@ async fn a_client_that_reads_its_history_slowly_is_not_closed() {
 #[tokio::test]
 async fn malformed_frames_get_an_error_each_and_disturb_nobody() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut client = gateway.connect(anna).await;
     let mut other = gateway.connect(bela).await;
     client.subscribe(room, None).await;
@@ -539,7 +537,7 @@ async fn malformed_frames_get_an_error_each_and_disturb_nobody() {
         client.send_message(message).await;
         client.error(code).await;
     }
-    let position = post(log, room, anna, "still here").await;
+    let position = post(record, room, anna, "still here").await;
     assert_eq!(client.next().await["position"], json!(position));
 
     let huge = Message::text("x".repeat(70_000));
@@ -547,7 +545,7 @@ async fn malformed_frames_get_an_error_each_and_disturb_nobody() {
     client.error("too_large").await;
     assert_eq!(client.closed().await.0, 1009);
 
-    let position = post(log, room, anna, "and here").await;
+    let position = post(record, room, anna, "and here").await;
     other.next().await;
     assert_eq!(other.next().await["position"], json!(position));
 }
@@ -555,10 +553,10 @@ async fn malformed_frames_get_an_error_each_and_disturb_nobody() {
 #[tokio::test]
 async fn the_token_comes_in_the_header_or_in_the_first_frame() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
 
     let mut by_header = gateway.connect(anna).await;
     assert_eq!(by_header.subscribe(room, None).await["type"], "subscribed");
@@ -583,10 +581,10 @@ async fn the_token_comes_in_the_header_or_in_the_first_frame() {
 #[tokio::test]
 async fn bad_tokens_are_refused() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    delete_user(log, bela).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    delete_user(record, bela).await;
     let good = gateway.token(anna);
     let stranger = gateway.token(UserId::random());
     let of_deleted = gateway.token(bela);
@@ -616,7 +614,7 @@ async fn who_does_not_authenticate_in_time_is_closed() {
         auth_timeout: Duration::from_millis(100),
         ..limits()
     };
-    let gateway = Gateway::start_with(&test.log, limits, &[]).await;
+    let gateway = Gateway::start_with(&test.record, limits, &[]).await;
     let mut client = gateway.connect_with(&[]).await.unwrap();
     client.error("unauthorized").await;
     assert_eq!(client.closed().await.0, 4001);
@@ -625,8 +623,8 @@ async fn who_does_not_authenticate_in_time_is_closed() {
 #[tokio::test]
 async fn an_expired_token_closes_the_connection() {
     let test = TestLog::sqlite().await.unwrap();
-    let gateway = Gateway::start(&test.log).await;
-    let anna = user(&test.log, "Anna").await;
+    let gateway = Gateway::start(&test.record).await;
+    let anna = user(&test.record, "Anna").await;
     let short = Duration::from_secs(2);
     let token = gateway.auth.issue_for(anna, UserType::Consumer, short);
     let mut client = gateway.connect_with(&[]).await.unwrap();
@@ -649,22 +647,22 @@ async fn an_expired_token_closes_the_connection() {
 #[tokio::test]
 async fn a_deleted_user_is_disconnected() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut of_anna = [gateway.connect(anna).await, gateway.connect(anna).await];
     let mut of_bela = gateway.connect(bela).await;
     of_bela.subscribe(room, None).await;
     for client in &mut of_anna {
         client.subscribe(room, None).await;
     }
-    delete_user(log, anna).await;
+    delete_user(record, anna).await;
     for client in &mut of_anna {
         assert_eq!(client.closed().await.0, 4003);
     }
     // What is pushed from then on shows it.
-    post(log, room, bela, "is somebody there?").await;
+    post(record, room, bela, "is somebody there?").await;
     let frame = of_bela.next().await;
     assert_eq!(
         frame["message"]["chatRoomInfo"].as_array().unwrap().len(),
@@ -676,7 +674,7 @@ async fn a_deleted_user_is_disconnected() {
 async fn web_pages_connect_only_from_allowed_origins() {
     let test = TestLog::sqlite().await.unwrap();
     let origins = ["https://chat.example"];
-    let gateway = Gateway::start_with(&test.log, limits(), &origins).await;
+    let gateway = Gateway::start_with(&test.record, limits(), &origins).await;
     gateway
         .connect_with(&[("origin", "https://chat.example")])
         .await
@@ -686,7 +684,7 @@ async fn web_pages_connect_only_from_allowed_origins() {
         let refused = gateway.connect_with(&[("origin", origin)]).await;
         assert_eq!(refused.unwrap_err().status(), 403);
     }
-    let open = Gateway::start(&test.log).await;
+    let open = Gateway::start(&test.record).await;
     open.connect_with(&[("origin", "https://any.example")])
         .await
         .unwrap();
@@ -695,14 +693,15 @@ async fn web_pages_connect_only_from_allowed_origins() {
 #[tokio::test]
 async fn an_undecodable_event_disturbs_nobody() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut live = gateway.connect(anna).await;
     live.subscribe(room, None).await;
-    let first = post(log, room, anna, "before").await;
+    let first = post(record, room, anna, "before").await;
     let misplaced = Envelope::new(posted(room, anna, "misplaced"), Some(anna), None);
+    let misplaced = record.keyring.seal(&misplaced).await.unwrap().payload;
     for (subject, payload) in [
         (
             Subject::RoomTimeline(room),
@@ -711,13 +710,12 @@ async fn an_undecodable_event_disturbs_nobody() {
         (
             Subject::RoomTimeline(room),
             misplaced
-                .encode()
                 .escape_ascii()
                 .to_string()
                 .replace("message.posted", "message.sung")
                 .into_bytes(),
         ),
-        (Subject::RoomLifecycle(room), misplaced.encode()),
+        (Subject::RoomLifecycle(room), misplaced.to_vec()),
         (Subject::User(anna), b"{}".to_vec()),
     ] {
         let event = NewEvent {
@@ -725,16 +723,17 @@ async fn an_undecodable_event_disturbs_nobody() {
             deduplication_id: Uuid::new_v4(),
             payload: payload.into(),
         };
-        log.append(event, Expect::Any).await.unwrap();
+        record.log.append(event, Expect::Any).await.unwrap();
     }
-    let last = post(log, room, anna, "after").await;
+    let last = post(record, room, anna, "after").await;
     let both = |frames: [Value; 2]| {
         let positions = frames.map(|frame| frame["position"].clone());
         assert_eq!(positions, [json!(first), json!(last)]);
     };
     both([live.next().await, live.next().await]);
     let mut away = gateway.connect(bela).await;
-    away.subscribe(room, Some(created(log, room).await)).await;
+    away.subscribe(room, Some(created(record, room).await))
+        .await;
     both([away.next().await, away.next().await]);
     live.settle().await;
 }
@@ -742,10 +741,10 @@ async fn an_undecodable_event_disturbs_nobody() {
 #[tokio::test]
 async fn a_late_repetition_is_not_pushed_again() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut client = gateway.connect(bela).await;
     client.subscribe(room, None).await;
     // As after the log's own window: it does not recognise the second one.
@@ -755,11 +754,18 @@ async fn a_late_repetition_is_not_pushed_again() {
         let envelope = Envelope::new(posted(room, anna, "once"), Some(anna), Some(key));
         let event = NewEvent {
             deduplication_id: Uuid::new_v4(),
-            ..NewEvent::from(&envelope)
+            ..record.keyring.seal(&envelope).await.unwrap()
         };
-        positions.push(log.append(event, Expect::Any).await.unwrap().position);
+        positions.push(
+            record
+                .log
+                .append(event, Expect::Any)
+                .await
+                .unwrap()
+                .position,
+        );
     }
-    let last = post(log, room, anna, "something else").await;
+    let last = post(record, room, anna, "something else").await;
     for replayed in [false, true] {
         assert_eq!(client.next().await["position"], json!(positions[0]));
         assert_eq!(client.next().await["position"], json!(last));
@@ -767,26 +773,28 @@ async fn a_late_repetition_is_not_pushed_again() {
             assert_eq!(client.next().await["count"], json!(2));
         }
         client.settle().await;
-        client.subscribe(room, Some(created(log, room).await)).await;
+        client
+            .subscribe(room, Some(created(record, room).await))
+            .await;
     }
 }
 
 #[tokio::test]
 async fn subscriptions_and_frames_are_limited() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
+    let record = &test.record;
     let limits = Limits {
         subscriptions: 2,
         frame_burst: 10,
         frames_per_second: 1,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
-    let anna = user(log, "Anna").await;
+    let gateway = Gateway::start_with(record, limits, &[]).await;
+    let anna = user(record, "Anna").await;
     let mut rooms = Vec::new();
     for name in ["Bela", "Carl", "Dora"] {
-        let other = user(log, name).await;
-        rooms.push(room(log, &[anna, other]).await);
+        let other = user(record, name).await;
+        rooms.push(room(record, &[anna, other]).await);
     }
     let mut client = gateway.connect(anna).await;
     for room in &rooms[..2] {
@@ -812,20 +820,20 @@ async fn subscriptions_and_frames_are_limited() {
     }
     assert!(refused > 5, "{refused}");
     // Pushes are not the client's frames.
-    let position = post(log, rooms[1], anna, "hello").await;
+    let position = post(record, rooms[1], anna, "hello").await;
     assert_eq!(client.next().await["position"], json!(position));
 }
 
 #[tokio::test]
 async fn a_user_may_have_so_many_connections_and_no_more() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
+    let record = &test.record;
     let limits = Limits {
         connections_per_user: 2,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, limits, &[]).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
+    let gateway = Gateway::start_with(record, limits, &[]).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
     let mut first = gateway.connect(anna).await;
     let mut second = gateway.connect(anna).await;
     first.settle().await;
@@ -858,8 +866,8 @@ async fn half_open_connections_are_given_up() {
         close_timeout: Duration::from_millis(200),
         ..limits()
     };
-    let gateway = Gateway::start_with(&test.log, limits, &[]).await;
-    let anna = user(&test.log, "Anna").await;
+    let gateway = Gateway::start_with(&test.record, limits, &[]).await;
+    let anna = user(&test.record, "Anna").await;
     // One reads on, and so answers pings; the other doesn't, as if its machine were gone.
     let mut reading = gateway.connect(anna).await;
     let silent = gateway.connect(anna).await;
@@ -882,10 +890,10 @@ async fn half_open_connections_are_given_up() {
 #[tokio::test]
 async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let gateway = Gateway::start(log).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     let mut watcher = gateway.connect(bela).await;
     let mut clients = Vec::new();
     for _ in 0..5 {
@@ -895,7 +903,7 @@ async fn shutdown_delivers_what_is_queued_and_says_goodbye() {
     }
     watcher.subscribe(room, None).await;
     clients.push(gateway.connect_with(&[]).await.unwrap());
-    let position = post(log, room, anna, "last words").await;
+    let position = post(record, room, anna, "last words").await;
     // Handed out to one, it is queued for all.
     assert_eq!(watcher.next().await["position"], json!(position));
 
@@ -921,13 +929,13 @@ async fn sockets_outlive_the_log() {
     let Some(mut test) = TestLog::jetstream().await else {
         return;
     };
-    let log = Arc::clone(&test.log);
-    let gateway = Gateway::start(&log).await;
-    let [anna, bela] = [user(&log, "Anna").await, user(&log, "Bela").await];
-    let room = room(&log, &[anna, bela]).await;
+    let record = test.record.clone();
+    let gateway = Gateway::start(&record).await;
+    let [anna, bela] = [user(&record, "Anna").await, user(&record, "Bela").await];
+    let room = room(&record, &[anna, bela]).await;
     let mut client = gateway.connect(bela).await;
     client.subscribe(room, None).await;
-    let position = post(&log, room, anna, "before").await;
+    let position = post(&record, room, anna, "before").await;
     assert_eq!(client.next().await["position"], json!(position));
 
     let server = test.server.as_mut().unwrap();
@@ -937,7 +945,7 @@ async fn sockets_outlive_the_log() {
     server.restart();
     assert_eq!(client.next().await, json!({"type": "restored"}));
     let envelope = Envelope::new(posted(room, anna, "after"), Some(anna), None);
-    let position = append_patiently(&log, &envelope).await;
+    let position = append_patiently(&record, &envelope).await;
     assert_eq!(client.next().await["position"], json!(position));
     client.settle().await;
 }
@@ -945,7 +953,7 @@ async fn sockets_outlive_the_log() {
 #[tokio::test]
 async fn other_requests_get_an_answer() {
     let test = TestLog::sqlite().await.unwrap();
-    let gateway = Gateway::start(&test.log).await;
+    let gateway = Gateway::start(&test.record).await;
     let stream = tokio::net::TcpStream::connect(gateway.address).await;
     let mut stream = stream.unwrap();
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -970,28 +978,28 @@ async fn those_who_do_not_read_their_history_keep_no_others_from_theirs() {
     let Some(test) = TestLog::jetstream().await else {
         return;
     };
-    let log = &test.log;
+    let record = &test.record;
     let no_memory = Limits {
         recent_events: 0,
         ..limits()
     };
-    let gateway = Gateway::start_with(log, no_memory, &[]).await;
-    let [anna, bela] = [user(log, "Anna").await, user(log, "Bela").await];
-    let room = room(log, &[anna, bela]).await;
+    let gateway = Gateway::start_with(record, no_memory, &[]).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
     // More for each than the kernel's buffers take.
     let text = "x".repeat(100_000);
     for _ in 0..60 {
-        post(log, room, anna, &text).await;
+        post(record, room, anna, &text).await;
     }
     let mut idle = Vec::new();
     for _ in 0..IDLE {
         let mut client = gateway.connect(anna).await;
-        let after = created(log, room).await;
+        let after = created(record, room).await;
         assert_eq!(client.subscribe(room, Some(after)).await["recovered"], true);
         idle.push(client);
     }
     let mut client = gateway.connect(bela).await;
-    let after = created(log, room).await;
+    let after = created(record, room).await;
     client.send(subscribe(room, Some(after))).await;
     assert_eq!(client.next_of_type("replayed").await["count"], json!(60));
 }

@@ -3,11 +3,9 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use event_log::EventLog;
 use events::{Position, RoomId, UserId};
 use gateway_ws::Limits;
+use keys::Record;
 use serde_json::{Value, json};
 use support::*;
 use tokio_util::sync::CancellationToken;
@@ -29,20 +27,20 @@ fn position_of(frame: &Value) -> Position {
     frame["position"].as_str().unwrap().parse().unwrap()
 }
 
-async fn three_users(log: &Arc<dyn EventLog>) -> [UserId; 3] {
+async fn three_users(record: &Record) -> [UserId; 3] {
     [
-        user(log, "Anna").await,
-        user(log, "Bela").await,
-        user(log, "Carl").await,
+        user(record, "Anna").await,
+        user(record, "Bela").await,
+        user(record, "Carl").await,
     ]
 }
 
 async fn it_follows_all_rooms_of_the_user_and_those_created_later(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela, carl] = three_users(log).await;
-    let first = room(log, &[anna, bela]).await;
-    let foreign = room(log, &[bela, carl]).await;
-    let gateway = Gateway::start(log).await;
+    let record = &test.record;
+    let [anna, bela, carl] = three_users(record).await;
+    let first = room(record, &[anna, bela]).await;
+    let foreign = room(record, &[bela, carl]).await;
+    let gateway = Gateway::start(record).await;
     let mut client = gateway.connect(anna).await;
     let subscribed = client.follow(None).await;
     assert_eq!(
@@ -50,16 +48,16 @@ async fn it_follows_all_rooms_of_the_user_and_those_created_later(test: TestLog)
         json!({"type": "subscribed", "position": position_of(&subscribed), "recovered": false})
     );
 
-    let in_first = post(log, first, bela, "hello").await;
-    post(log, foreign, bela, "not for Anna").await;
-    room(log, &[bela, carl, user(log, "Dora").await]).await;
-    let second = room(log, &[anna, carl]).await;
-    let in_second = post(log, second, carl, "hello").await;
-    let read = read_conversation(log, second, anna, None).await;
-    let read_one = read_conversation(log, first, anna, Some(in_first)).await;
+    let in_first = post(record, first, bela, "hello").await;
+    post(record, foreign, bela, "not for Anna").await;
+    room(record, &[bela, carl, user(record, "Dora").await]).await;
+    let second = room(record, &[anna, carl]).await;
+    let in_second = post(record, second, carl, "hello").await;
+    let read = read_conversation(record, second, anna, None).await;
+    let read_one = read_conversation(record, first, anna, Some(in_first)).await;
     // Void: not a member.
-    read_conversation(log, second, bela, None).await;
-    let deletion = delete_message(log, first, in_first).await;
+    read_conversation(record, second, bela, None).await;
+    let deletion = delete_message(record, first, in_first).await;
 
     assert_eq!(told(&client.next().await), ("new message".into(), in_first));
     let frame = client.next().await;
@@ -70,7 +68,7 @@ async fn it_follows_all_rooms_of_the_user_and_those_created_later(test: TestLog)
         frame,
         json!({
             "type": "room created", "room": second,
-            "position": created(log, second).await,
+            "position": created(record, second).await,
             "chatRoom": {
                 "chatRoomId": second, "type": "consumer-to-consumer", "initiator": anna,
                 "createdAt": frame["chatRoom"]["createdAt"],
@@ -99,47 +97,47 @@ async fn it_follows_all_rooms_of_the_user_and_those_created_later(test: TestLog)
     );
     client.settle().await;
 
-    let gone = delete_room(log, second, &[anna, carl]).await;
-    post(log, second, carl, "into the void").await;
-    let last = post(log, first, bela, "still here").await;
+    let gone = delete_room(record, second, &[anna, carl]).await;
+    post(record, second, carl, "into the void").await;
+    let last = post(record, first, bela, "still here").await;
     assert_eq!(told(&client.next().await), ("room deleted".into(), gone));
     assert_eq!(told(&client.next().await), ("new message".into(), last));
 
     client.send(json!({"type": "unsubscribe"})).await;
     assert_eq!(client.next().await, json!({"type": "unsubscribed"}));
-    post(log, first, bela, "nobody hears it").await;
-    room(log, &[anna, bela, carl]).await;
+    post(record, first, bela, "nobody hears it").await;
+    room(record, &[anna, bela, carl]).await;
     client.settle().await;
 }
 
 /// From the recent events in memory, and from the log.
 async fn one_cursor_resumes_all_rooms(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela, carl] = three_users(log).await;
-    let kept = room(log, &[anna, bela]).await;
-    let lost = room(log, &[anna, carl]).await;
-    let foreign = room(log, &[bela, carl]).await;
-    let from_memory = Gateway::start(log).await;
+    let record = &test.record;
+    let [anna, bela, carl] = three_users(record).await;
+    let kept = room(record, &[anna, bela]).await;
+    let lost = room(record, &[anna, carl]).await;
+    let foreign = room(record, &[bela, carl]).await;
+    let from_memory = Gateway::start(record).await;
     let mut client = from_memory.connect(anna).await;
     client.follow(None).await;
-    let seen = post(log, kept, bela, "seen").await;
+    let seen = post(record, kept, bela, "seen").await;
     assert_eq!(told(&client.next().await), ("new message".into(), seen));
     let cursor = format!("{seen}-{}", client.log);
     client.socket.close(None).await.unwrap();
 
     let mut expected = Vec::new();
     for number in 0..300 {
-        let position = post(log, kept, bela, "missed").await;
+        let position = post(record, kept, bela, "missed").await;
         expected.push(("new message".to_owned(), position));
-        post(log, foreign, bela, "not for Anna").await;
+        post(record, foreign, bela, "not for Anna").await;
         // What was in it is not told again once it is deleted.
-        post(log, lost, carl, "soon gone").await;
+        post(record, lost, carl, "soon gone").await;
         if number == 150 {
-            let gone = delete_room(log, lost, &[anna, carl]).await;
+            let gone = delete_room(record, lost, &[anna, carl]).await;
             expected.push(("room deleted".to_owned(), gone));
-            let new = room(log, &[anna, bela, carl]).await;
-            expected.push(("room created".to_owned(), created(log, new).await));
-            let first = post(log, new, carl, "welcome").await;
+            let new = room(record, &[anna, bela, carl]).await;
+            expected.push(("room created".to_owned(), created(record, new).await));
+            let first = post(record, new, carl, "welcome").await;
             expected.push(("new message".to_owned(), first));
         }
     }
@@ -147,7 +145,7 @@ async fn one_cursor_resumes_all_rooms(test: TestLog) {
         recent_events: 0,
         ..limits()
     };
-    let from_log = Gateway::start_with(log, no_memory, &[]).await;
+    let from_log = Gateway::start_with(record, no_memory, &[]).await;
     for gateway in [&from_memory, &from_log] {
         let mut client = gateway.connect(anna).await;
         let subscribed = client.follow(Some(&cursor)).await;
@@ -164,30 +162,30 @@ async fn one_cursor_resumes_all_rooms(test: TestLog) {
 }
 
 async fn a_muted_room_is_muted_for_that_connection_only(test: TestLog) {
-    let log = &test.log;
-    let [anna, bela, carl] = three_users(log).await;
-    let loud = room(log, &[anna, bela]).await;
-    let quiet = room(log, &[anna, carl]).await;
-    let gateway = Gateway::start(log).await;
+    let record = &test.record;
+    let [anna, bela, carl] = three_users(record).await;
+    let loud = room(record, &[anna, bela]).await;
+    let quiet = room(record, &[anna, carl]).await;
+    let gateway = Gateway::start(record).await;
     let mut phone = gateway.connect(anna).await;
     let mut desk = gateway.connect(anna).await;
     phone.follow(None).await;
     desk.follow(None).await;
     phone.unsubscribe(loud).await;
-    let muted = post(log, loud, bela, "blah").await;
-    let heard = post(log, quiet, carl, "psst").await;
+    let muted = post(record, loud, bela, "blah").await;
+    let heard = post(record, quiet, carl, "psst").await;
     assert_eq!(told(&phone.next().await), ("new message".into(), heard));
     assert_eq!(told(&desk.next().await), ("new message".into(), muted));
     assert_eq!(told(&desk.next().await), ("new message".into(), heard));
 
     // A replay leaves it out as well, and does not count it.
-    let cursor = format!("{}-{}", created(log, quiet).await, phone.log);
+    let cursor = format!("{}-{}", created(record, quiet).await, phone.log);
     phone.follow(Some(&cursor)).await;
     assert_eq!(told(&phone.next().await), ("new message".into(), muted));
     phone.next().await;
     assert_eq!(phone.next().await["count"], json!(2));
     phone.unsubscribe(loud).await;
-    let muted_too = post(log, loud, bela, "blah blah").await;
+    let muted_too = post(record, loud, bela, "blah blah").await;
     assert_eq!(told(&desk.next().await), ("new message".into(), muted_too));
     phone.settle().await;
 
@@ -197,7 +195,7 @@ async fn a_muted_room_is_muted_for_that_connection_only(test: TestLog) {
     let frame = phone.next().await;
     assert_eq!(frame["message"]["message"]["messageText"], "blah blah");
     assert_eq!(phone.next().await["count"], json!(1));
-    let both = post(log, loud, bela, "again").await;
+    let both = post(record, loud, bela, "again").await;
     assert_eq!(told(&phone.next().await), ("new message".into(), both));
     phone.settle().await;
 }
@@ -205,19 +203,19 @@ async fn a_muted_room_is_muted_for_that_connection_only(test: TestLog) {
 /// As `resuming_on_the_same_connection_doubles_nothing`, over several rooms that come into being meanwhile.
 async fn resuming_it_again_and_again_doubles_nothing(test: TestLog) {
     const RESUMPTIONS: usize = 60;
-    let log = &test.log;
-    let [anna, bela, carl] = three_users(log).await;
+    let record = &test.record;
+    let [anna, bela, carl] = three_users(record).await;
     let few_recent = Limits {
         recent_events: 50,
         ..patient()
     };
-    let gateway = Gateway::start_with(log, few_recent, &[]).await;
+    let gateway = Gateway::start_with(record, few_recent, &[]).await;
     let stop = CancellationToken::new();
     let writers: Vec<_> = [bela, carl]
         .into_iter()
         .map(|writer| {
-            let (log, stop) = (Arc::clone(log), stop.clone());
-            tokio::spawn(write_in_new_rooms(log, stop, anna, writer))
+            let (record, stop) = (record.clone(), stop.clone());
+            tokio::spawn(write_in_new_rooms(record, stop, anna, writer))
         })
         .collect();
 
@@ -234,18 +232,18 @@ async fn resuming_it_again_and_again_doubles_nothing(test: TestLog) {
 
 /// Posts to a room with `reader`, and to a new one after each ten posts.
 async fn write_in_new_rooms(
-    log: Arc<dyn EventLog>,
+    record: Record,
     stop: CancellationToken,
     reader: UserId,
     writer: UserId,
 ) -> Vec<Position> {
     let mut positions = Vec::new();
     while !stop.is_cancelled() {
-        let third = user(&log, "Dora").await;
-        let current: RoomId = room(&log, &[reader, writer, third]).await;
-        positions.push(created(&log, current).await);
+        let third = user(&record, "Dora").await;
+        let current: RoomId = room(&record, &[reader, writer, third]).await;
+        positions.push(created(&record, current).await);
         for _ in 0..10 {
-            positions.push(post(&log, current, writer, "hello").await);
+            positions.push(post(&record, current, writer, "hello").await);
         }
     }
     positions
@@ -259,14 +257,14 @@ async fn a_position_of_another_log_is_told_apart() {
     ];
     let mut cursors = Vec::new();
     for test in [&one, &other] {
-        let log = &test.log;
-        let [anna, bela, _] = three_users(log).await;
-        let ours = room(log, &[anna, bela]).await;
-        let gateway = Gateway::start(log).await;
+        let record = &test.record;
+        let [anna, bela, _] = three_users(record).await;
+        let ours = room(record, &[anna, bela]).await;
+        let gateway = Gateway::start(record).await;
         let mut client = gateway.connect(anna).await;
         let subscribed = client.follow(None).await;
         let here = format!("{}-{}", position_of(&subscribed), client.log);
-        post(log, ours, bela, "missed").await;
+        post(record, ours, bela, "missed").await;
         for scope in [json!({}), json!({"room": ours})] {
             for before in &cursors {
                 let mut frame = scope.clone();
@@ -291,10 +289,10 @@ async fn a_position_of_another_log_is_told_apart() {
 #[tokio::test]
 async fn a_position_beyond_the_end_is_refused() {
     let test = TestLog::sqlite().await.unwrap();
-    let log = &test.log;
-    let [anna, bela, _] = three_users(log).await;
-    let ours = room(log, &[anna, bela]).await;
-    let gateway = Gateway::start(log).await;
+    let record = &test.record;
+    let [anna, bela, _] = three_users(record).await;
+    let ours = room(record, &[anna, bela]).await;
+    let gateway = Gateway::start(record).await;
     let mut client = gateway.connect(anna).await;
     let subscribed = client.follow(None).await;
     let beyond = Position::new(position_of(&subscribed).get() + 1);
@@ -306,6 +304,6 @@ async fn a_position_beyond_the_end_is_refused() {
         answer["reason"],
         "the position lies beyond the end of the log"
     );
-    let live = post(log, ours, bela, "live all the same").await;
+    let live = post(record, ours, bela, "live all the same").await;
     assert_eq!(position_of(&client.next().await), live);
 }

@@ -75,7 +75,7 @@ impl Running {
     fn start(log: &Arc<Log>, catalogue: Arc<dyn Catalogue>, name: &str) -> Self {
         let (stop, status) = (CancellationToken::new(), Status::default());
         let options = Options {
-            log: log.clone(),
+            record: log.record(),
             catalogue,
             name: name.to_owned(),
             only: None,
@@ -370,11 +370,11 @@ async fn a_live_generation_that_is_not_what_the_log_gives_is_replaced_by_one_tha
         reached(&live, 4).await;
         // Half of what happened is not in it, and never will be.
         tamper(&store).await;
-        let dyn_log: Arc<dyn EventLog> = log.clone();
+        let record = log.record();
         let (options, stop) = (verify::Options::default(), CancellationToken::new());
         let verify = async |number| {
             let catalogue = catalogue.as_ref();
-            verify_generation(&dyn_log, catalogue, number, "test", &options, &stop).await
+            verify_generation(&record, catalogue, number, "test", &options, &stop).await
         };
         let report = verify(None).await.unwrap();
         assert!(!report.is_equal(), "{report}");

@@ -66,7 +66,7 @@ async fn events_that_cant_be_used_are_set_aside_and_stop_nothing() {
     log.bytes(timeline, b"\xff no event".to_vec()).await;
     log.post("between").await;
     // An event that stands in a history that is not its own.
-    let foreign = events::Envelope::new(posted("forged"), None, None).encode();
+    let foreign = log.sealed(posted("forged")).await.payload.to_vec();
     log.bytes(Subject::User(ANNA), foreign.clone()).await;
     log.post("after").await;
     let projector = Projector::start(&log, &models);
@@ -370,7 +370,7 @@ async fn those_who_wait_in_the_same_process_are_told_at_once() {
     let shutdown = tokio_util::sync::CancellationToken::new();
     let progress = Progress::start(models.clone(), shutdown.clone());
     let options = projector::Options {
-        log: log.clone(),
+        record: log.record(),
         catalogue: std::sync::Arc::new(Only(models.clone())),
         name: "the projector".to_owned(),
         only: None,

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use directory::Directory;
 use event_log::testing::NatsServer;
-use event_log::{EventLog, Expect, Filter, JetStreamLog, LogUrl, NewEvent, SqliteLog};
+use event_log::{Expect, Filter, JetStreamLog, LogUrl, SqliteLog};
 use events::{
-    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Names, Position,
     RoomDeleted, RoomId, RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserId,
     UserType,
 };
 use futures::{SinkExt, StreamExt};
 use gateway_ws::{Limits, Options};
+use keys::{Keyring, Record};
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// A log to test with, and what keeps it alive.
 pub struct TestLog {
-    pub log: Arc<dyn EventLog>,
+    pub record: Record,
     pub server: Option<NatsServer>,
     _directory: Option<tempfile::TempDir>,
 }
@@ -50,7 +51,7 @@ impl TestLog {
             .await
             .unwrap();
         Some(Self {
-            log: Arc::new(log),
+            record: Record::new(Arc::new(log), Keyring::in_memory()),
             server: None,
             _directory: Some(directory),
         })
@@ -63,7 +64,7 @@ impl TestLog {
         };
         let log = JetStreamLog::open(&address).await.unwrap();
         Some(Self {
-            log: Arc::new(log),
+            record: Record::new(Arc::new(log), Keyring::in_memory()),
             server: Some(server),
             _directory: None,
         })
@@ -78,8 +79,8 @@ macro_rules! on_both_logs {
                 $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    if let Some(log) = crate::support::TestLog::sqlite().await {
-                        super::$name(log).await;
+                    if let Some(record) = crate::support::TestLog::sqlite().await {
+                        super::$name(record).await;
                     }
                 }
             )*
@@ -89,8 +90,8 @@ macro_rules! on_both_logs {
                 $(#[$attribute])*
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    if let Some(log) = crate::support::TestLog::jetstream().await {
-                        super::$name(log).await;
+                    if let Some(record) = crate::support::TestLog::jetstream().await {
+                        super::$name(record).await;
                     }
                 }
             )*
@@ -131,18 +132,18 @@ pub fn patient() -> Limits {
 }
 
 impl Gateway {
-    pub async fn start(log: &Arc<dyn EventLog>) -> Self {
-        Self::start_with(log, limits(), &[]).await
+    pub async fn start(record: &Record) -> Self {
+        Self::start_with(record, limits(), &[]).await
     }
 
-    pub async fn start_with(log: &Arc<dyn EventLog>, limits: Limits, origins: &[&str]) -> Self {
+    pub async fn start_with(record: &Record, limits: Limits, origins: &[&str]) -> Self {
         let shutdown = CancellationToken::new();
         let sockets = TaskTracker::new();
-        let directory = Directory::start(Arc::clone(log), shutdown.clone());
+        let directory = Directory::start(record.clone(), shutdown.clone());
         let secret = "a secret that is only used in tests".to_owned();
         let auth = Auth::new(AuthMode::Token, Duration::from_secs(3600), &[secret]).unwrap();
         let routes = gateway_ws::routes(Options {
-            log: Arc::clone(log),
+            record: record.clone(),
             directory: directory.clone(),
             auth: auth.clone(),
             limits,
@@ -204,21 +205,21 @@ impl Gateway {
 }
 
 /// What a test writes to the log.
-pub async fn append(log: &Arc<dyn EventLog>, event: Event, actor: Option<UserId>) -> Position {
+pub async fn append(record: &Record, event: Event, actor: Option<UserId>) -> Position {
     let envelope = Envelope::new(event, actor, None);
-    append_envelope(log, &envelope).await
+    append_envelope(record, &envelope).await
 }
 
-pub async fn append_envelope(log: &Arc<dyn EventLog>, envelope: &Envelope) -> Position {
-    let appending = log.append(NewEvent::from(envelope), Expect::Any);
+pub async fn append_envelope(record: &Record, envelope: &Envelope) -> Position {
+    let appending = record.append(envelope, Expect::Any);
     within("appending", appending).await.unwrap().position
 }
 
 /// Appends it once the log can be reached again.
-pub async fn append_patiently(log: &Arc<dyn EventLog>, envelope: &Envelope) -> Position {
+pub async fn append_patiently(record: &Record, envelope: &Envelope) -> Position {
     within("appending", async {
         loop {
-            if let Ok(appended) = log.append(NewEvent::from(envelope), Expect::Any).await {
+            if let Ok(appended) = record.append(envelope, Expect::Any).await {
                 return appended.position;
             }
         }
@@ -226,25 +227,24 @@ pub async fn append_patiently(log: &Arc<dyn EventLog>, envelope: &Envelope) -> P
     .await
 }
 
-pub async fn user(log: &Arc<dyn EventLog>, name: &str) -> UserId {
+pub async fn user(record: &Record, name: &str) -> UserId {
     let user_id = UserId::random();
     let event = Event::UserCreated(UserCreated {
         user_id,
-        first_name: name.to_owned(),
-        last_name: "Test".to_owned(),
+        names: Some(Names::new(name, "Test")),
         user_type: UserType::Consumer,
     });
-    append(log, event, None).await;
+    append(record, event, None).await;
     user_id
 }
 
-pub async fn delete_user(log: &Arc<dyn EventLog>, user_id: UserId) -> Position {
+pub async fn delete_user(record: &Record, user_id: UserId) -> Position {
     let event = Event::UserDeleted(UserDeleted {
         user_id,
         user_type: UserType::Consumer,
         created_at: Timestamp::now(),
     });
-    append(log, event, None).await
+    append(record, event, None).await
 }
 
 fn sorted(members: &[UserId]) -> Vec<UserId> {
@@ -253,7 +253,7 @@ fn sorted(members: &[UserId]) -> Vec<UserId> {
     members
 }
 
-pub async fn room(log: &Arc<dyn EventLog>, members: &[UserId]) -> RoomId {
+pub async fn room(record: &Record, members: &[UserId]) -> RoomId {
     let room_id = RoomId::derive(RoomType::ConsumerToConsumer, members, 0);
     let event = Event::RoomInitiated(RoomInitiated {
         room_id,
@@ -262,18 +262,18 @@ pub async fn room(log: &Arc<dyn EventLog>, members: &[UserId]) -> RoomId {
         initiator: members[0],
         generation: 0,
     });
-    append(log, event, Some(members[0])).await;
+    append(record, event, Some(members[0])).await;
     room_id
 }
 
 /// The position of the room's creation.
-pub async fn created(log: &Arc<dyn EventLog>, room: RoomId) -> Position {
-    let lifecycle = log.read(Filter::Room(room), Position::ZERO).await;
+pub async fn created(record: &Record, room: RoomId) -> Position {
+    let lifecycle = record.log.read(Filter::Room(room), Position::ZERO).await;
     let first = lifecycle.unwrap().next().await;
     first.unwrap().unwrap().position
 }
 
-pub async fn delete_room(log: &Arc<dyn EventLog>, room_id: RoomId, members: &[UserId]) -> Position {
+pub async fn delete_room(record: &Record, room_id: RoomId, members: &[UserId]) -> Position {
     let event = Event::RoomDeleted(RoomDeleted {
         room_id,
         room_type: RoomType::ConsumerToConsumer,
@@ -282,40 +282,31 @@ pub async fn delete_room(log: &Arc<dyn EventLog>, room_id: RoomId, members: &[Us
         generation: 0,
         initiated_at: Timestamp::now(),
     });
-    append(log, event, Some(members[0])).await
+    append(record, event, Some(members[0])).await
 }
 
 pub fn posted(room_id: RoomId, author: UserId, text: &str) -> Event {
     Event::MessagePosted(MessagePosted {
         room_id,
         author,
-        message_text: text.to_owned(),
+        message_text: Some(text.to_owned()),
     })
 }
 
-pub async fn post(
-    log: &Arc<dyn EventLog>,
-    room_id: RoomId,
-    author: UserId,
-    text: &str,
-) -> Position {
-    append(log, posted(room_id, author, text), Some(author)).await
+pub async fn post(record: &Record, room_id: RoomId, author: UserId, text: &str) -> Position {
+    append(record, posted(room_id, author, text), Some(author)).await
 }
 
-pub async fn delete_message(
-    log: &Arc<dyn EventLog>,
-    room_id: RoomId,
-    message: Position,
-) -> Position {
+pub async fn delete_message(record: &Record, room_id: RoomId, message: Position) -> Position {
     let event = Event::MessageDeleted(MessageDeleted {
         room_id,
         message_id: MessageId::at(message),
     });
-    append(log, event, None).await
+    append(record, event, None).await
 }
 
 pub async fn read_conversation(
-    log: &Arc<dyn EventLog>,
+    record: &Record,
     room_id: RoomId,
     reader: UserId,
     up_to: Option<Position>,
@@ -325,7 +316,7 @@ pub async fn read_conversation(
         reader,
         up_to: up_to.map(MessageId::at),
     });
-    append(log, event, Some(reader)).await
+    append(record, event, Some(reader)).await
 }
 
 /// A WebSocket client.

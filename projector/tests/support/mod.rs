@@ -11,10 +11,11 @@ use event_log::{
     SqliteLog, Tail,
 };
 use events::{
-    Envelope, Event, MessagePosted, RoomId, RoomInitiated, RoomType, Subject, UserCreated, UserId,
-    UserType,
+    Envelope, Event, MessagePosted, Names, RoomId, RoomInitiated, RoomType, Subject, UserCreated,
+    UserId, UserType,
 };
 use futures::StreamExt;
+use keys::{Keyring, Record};
 use projector::{Options, Status};
 use read_models::{
     Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, Lease, MessageRow,
@@ -208,7 +209,7 @@ impl Projection for Models {
         self.reached()?;
         let refused = self.refused_text.lock().unwrap().clone();
         let holds_refused = batch.entries.iter().any(|entry| {
-            matches!(&entry.envelope.event, Event::MessagePosted(post) if Some(&post.message_text) == refused.as_ref())
+            matches!(&entry.envelope.event, Event::MessagePosted(post) if refused.is_some() && post.message_text == refused)
         });
         if holds_refused {
             return Err(ReadModelError::Refused("not to my taste".to_owned()));
@@ -301,6 +302,7 @@ impl ReadModels for Models {
 /// A SQLite log that can be made unreachable.
 pub struct Log {
     pub inner: SqliteLog,
+    keyring: Keyring,
     pub down: AtomicBool,
     pub failures: AtomicU64,
     /// A follower that has delivered this many events loses its connection.
@@ -314,11 +316,23 @@ impl Log {
         let path = directory.path().join("log.db");
         Arc::new(Self {
             inner: SqliteLog::open(&path).await.unwrap(),
+            keyring: Keyring::in_memory(),
             down: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             breaks_after: AtomicU64::new(u64::MAX),
             silent: AtomicBool::new(false),
         })
+    }
+
+    /// The log with its keys.
+    pub fn record(self: &Arc<Self>) -> Record {
+        Record::new(self.clone(), self.keyring.clone())
+    }
+
+    /// An event as it would be appended.
+    pub async fn sealed(&self, event: Event) -> NewEvent {
+        let envelope = Envelope::new(event, None, None);
+        self.keyring.seal(&envelope).await.unwrap()
     }
 
     fn reached(&self) -> Result<(), LogError> {
@@ -330,8 +344,8 @@ impl Log {
     }
 
     pub async fn event(&self, event: Event) -> u64 {
-        let envelope = Envelope::new(event, None, None);
-        let appended = self.inner.append((&envelope).into(), Expect::Any).await;
+        let sealed = self.sealed(event).await;
+        let appended = self.inner.append(sealed, Expect::Any).await;
         appended.unwrap().position.get()
     }
 
@@ -340,8 +354,7 @@ impl Log {
         for (user_id, name) in [(ANNA, "Anna"), (BELA, "Bela")] {
             self.event(Event::UserCreated(UserCreated {
                 user_id,
-                first_name: name.to_owned(),
-                last_name: String::new(),
+                names: Some(Names::new(name, "")),
                 user_type: UserType::Consumer,
             }))
             .await;
@@ -389,7 +402,7 @@ pub fn posted(text: &str) -> Event {
     Event::MessagePosted(MessagePosted {
         room_id: room(),
         author: ANNA,
-        message_text: text.to_owned(),
+        message_text: Some(text.to_owned()),
     })
 }
 
@@ -463,7 +476,7 @@ impl Projector {
         let shutdown = CancellationToken::new();
         let status = Status::default();
         let options = Options {
-            log: log.clone(),
+            record: log.record(),
             catalogue: Arc::new(Only(models.clone())),
             name: "the projector".to_owned(),
             only: None,

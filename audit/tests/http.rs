@@ -5,14 +5,15 @@ mod support;
 
 use std::time::Duration;
 
-use audit::{LogHandle, Options, routes};
+use audit::{Options, RecordHandle, routes};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use events::UserType;
+use events::{UserId, UserType};
 use http_body_util::BodyExt;
 use platform::auth::Auth;
 use platform::config::AuthMode;
+use platform::role::Role;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -23,16 +24,21 @@ fn auth(mode: AuthMode) -> Auth {
     Auth::new(mode, Duration::from_secs(60), &[secret]).unwrap()
 }
 
-fn app(mode: AuthMode, log: impl Into<LogHandle>) -> Router {
+fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
     let options = Options {
-        log: log.into(),
+        record: record.into(),
         auth: auth(mode),
     };
     routes(options).split_for_parts().0
 }
 
-fn support_token() -> String {
-    auth(AuthMode::Token).issue(ANNA, UserType::Support)
+fn token(user: UserId, role: Option<Role>) -> String {
+    let minute = Duration::from_secs(60);
+    auth(AuthMode::Token).issue_for(user, UserType::Support, role, minute)
+}
+
+fn auditors_token() -> String {
+    token(ANNA, Some(Role::Auditor))
 }
 
 async fn get(app: Router, query: &str, token: Option<&str>) -> (StatusCode, HeaderMap, String) {
@@ -59,25 +65,53 @@ fn positions(body: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn support_reads_the_record() {
-    for mode in [AuthMode::Token, AuthMode::Open] {
-        let app = app(mode, history().done());
-        let (status, headers, body) = get(app, "", Some(&support_token())).await;
-        assert_eq!(status, StatusCode::OK);
-        assert_eq!(headers["content-type"], "application/x-ndjson");
-        assert_eq!(positions(&body).len(), 11);
+async fn auditors_and_admins_read_the_record() {
+    for role in [Role::Auditor, Role::Admin] {
+        // The second is no user of the chat.
+        for user in [ANNA, UserId::random()] {
+            let app = app(AuthMode::Token, history().done());
+            let (status, headers, body) = get(app, "", Some(&token(user, Some(role)))).await;
+            assert_eq!(status, StatusCode::OK);
+            assert_eq!(headers["content-type"], "application/x-ndjson");
+            assert_eq!(positions(&body).len(), 11);
+        }
     }
     let query = format!(
         "?room={}&user={BELA}&from=5&to=2026-11-22T17:00:09Z",
         room()
     );
     let app = app(AuthMode::Token, history().done());
-    let (_, _, body) = get(app, &query, Some(&support_token())).await;
+    let (_, _, body) = get(app, &query, Some(&auditors_token())).await;
     assert_eq!(positions(&body), ["0000000000000006"]);
 }
 
 #[tokio::test]
 async fn nobody_else_reads_it() {
+    let app = app(AuthMode::Token, history().done());
+    for role in [None, Some(Role::Member), Some(Role::Support)] {
+        // Also what else is wrong with the request is none of their business.
+        for query in ["", "?colour=red"] {
+            let (status, _, body) = get(app.clone(), query, Some(&token(BELA, role))).await;
+            assert_eq!(status, StatusCode::FORBIDDEN);
+            assert!(body.contains("only auditors and admins"), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_anybody_may_log_in_as_anybody_every_user_reads_it() {
+    let app = app(AuthMode::Open, history().done());
+    for role in [None, Some(Role::Member), Some(Role::Auditor)] {
+        let (status, _, _) = get(app.clone(), "", Some(&token(BELA, role))).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    let nobody = token(UserId::random(), Some(Role::Member));
+    let (status, _, _) = get(app, "", Some(&nobody)).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_token_of_somebody_who_is_there_is_needed_in_every_mode() {
     for mode in [AuthMode::Token, AuthMode::Open] {
         let app = app(mode, history().done());
         let (status, headers, _) = get(app.clone(), "", None).await;
@@ -87,16 +121,8 @@ async fn nobody_else_reads_it() {
         let (status, _, _) = get(app.clone(), "", Some("nonsense")).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
 
-        let consumer = auth(mode).issue(BELA, UserType::Consumer);
-        // Also what else is wrong with the request is none of their business.
-        for query in ["", "?colour=red"] {
-            let (status, _, body) = get(app.clone(), query, Some(&consumer)).await;
-            assert_eq!(status, StatusCode::FORBIDDEN);
-            assert!(body.contains("only users of type support"), "{body}");
-        }
-
-        // Carl was deleted; his old token says that he is support.
-        let deleted = auth(mode).issue(CARL, UserType::Support);
+        // Carl was deleted; his old token says that he is an admin.
+        let deleted = token(CARL, Some(Role::Admin));
         let (status, _, _) = get(app, "", Some(&deleted)).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
     }
@@ -138,7 +164,7 @@ async fn wrong_parameters_are_named() {
         ),
     ] {
         let app = app(AuthMode::Token, history().done());
-        let (status, _, body) = get(app, query, Some(&support_token())).await;
+        let (status, _, body) = get(app, query, Some(&auditors_token())).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["success"], false);
@@ -153,9 +179,9 @@ async fn without_the_log_clients_are_asked_to_come_back() {
         fails_after: Some(position(0)),
         ..history()
     };
-    for handle in [LogHandle::new(|| None), unreachable.done().into()] {
+    for handle in [RecordHandle::new(|| None), unreachable.done().into()] {
         let app = app(AuthMode::Token, handle);
-        let (status, headers, _) = get(app, "", Some(&support_token())).await;
+        let (status, headers, _) = get(app, "", Some(&auditors_token())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(headers.contains_key("retry-after"));
     }
@@ -168,7 +194,7 @@ async fn a_stream_that_breaks_off_says_so_in_its_last_line() {
         ..history()
     };
     let app = app(AuthMode::Token, failing.done());
-    let (status, _, body) = get(app, "", Some(&support_token())).await;
+    let (status, _, body) = get(app, "", Some(&auditors_token())).await;
     assert_eq!(status, StatusCode::OK);
     let lines: Vec<&str> = body.lines().collect();
     assert_eq!(lines.len(), 4);

@@ -10,18 +10,30 @@ use event_log::{
     Recorded, Signals, Tail,
 };
 use events::{
-    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, RoomId,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Names, RoomId,
     RoomInitiated, RoomType, Subject, Timestamp, UserCreated, UserDeleted, UserId, UserType,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use keys::{Keyring, Record};
 use uuid::Uuid;
 
 /// A log in memory, for reading only.
-#[derive(Default)]
 pub struct GivenLog {
     pub events: Vec<Recorded>,
+    /// What its personal texts are sealed with.
+    pub keyring: Keyring,
     /// Reading fails behind this position.
     pub fails_after: Option<Position>,
+}
+
+impl Default for GivenLog {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            keyring: Keyring::in_memory(),
+            fails_after: None,
+        }
+    }
 }
 
 const fn user(number: u128) -> UserId {
@@ -50,7 +62,6 @@ pub fn position(sequence: u64) -> Position {
 impl GivenLog {
     /// Adds an event by `actor`, stored so many seconds after 17:00.
     pub fn event(self, stored: u64, actor: Option<UserId>, event: Event) -> Self {
-        let subject = event.subject().to_string();
         let envelope = Envelope {
             id: Uuid::from_u128(self.events.len() as u128 + 1),
             at: at(stored),
@@ -58,7 +69,14 @@ impl GivenLog {
             key: None,
             event,
         };
-        self.bytes(stored, subject, envelope.encode())
+        // Keys in memory are there at once.
+        let sealed = self
+            .keyring
+            .seal(&envelope)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        self.bytes(stored, sealed.subject.to_string(), sealed.payload)
     }
 
     /// Adds bytes, whatever they are.
@@ -72,18 +90,18 @@ impl GivenLog {
         self
     }
 
-    pub fn done(self) -> Arc<dyn EventLog> {
-        Arc::new(self)
+    pub fn done(self) -> Record {
+        let keyring = self.keyring.clone();
+        Record::new(Arc::new(self), keyring)
     }
 }
 
-/// Positions 1 to 11; Anna is support. 8 is no event; the clock jumps back before 6.
+/// Positions 1 to 11; Anna audits. 8 is no event; the clock jumps back before 6.
 pub fn history() -> GivenLog {
     let created = |user_id, user_type| {
         Event::UserCreated(UserCreated {
             user_id,
-            first_name: "First".to_owned(),
-            last_name: "Last\n".to_owned(),
+            names: Some(Names::new("First", "Last\n")),
             user_type,
         })
     };
@@ -100,7 +118,7 @@ pub fn history() -> GivenLog {
         Event::MessagePosted(MessagePosted {
             room_id,
             author,
-            message_text: text.to_owned(),
+            message_text: Some(text.to_owned()),
         })
     };
     GivenLog::default()

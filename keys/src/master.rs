@@ -18,6 +18,7 @@ use events::DataKey;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::blocking::blocking;
 use crate::{KeyError, Slot, WrappedKey};
 
 /// How many bytes a key has.
@@ -312,16 +313,4 @@ fn key_of(bytes: &[u8]) -> Option<DataKey> {
     let key = DataKey::from_bytes(array);
     array.zeroize();
     Some(key)
-}
-
-/// Runs `work` on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
-) -> Result<T, KeyError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(KeyError::Unavailable(format!(
-            "work on them was cut short: {error}"
-        ))),
-    }
 }

@@ -4,7 +4,7 @@ use events::{RoomId, RoomType};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{Conversation, Message, Post, User};
+use crate::{Conversation, Edit, Message, Post, User};
 
 macro_rules! answer {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -104,6 +104,32 @@ answer!(
     PostAnswer {
         /// The message as posted.
         post: Post,
+    }
+);
+
+answer!(
+    /// Answers an edit.
+    EditAnswer {
+        /// What the message says now.
+        edit: Edit,
+    }
+);
+
+answer!(
+    /// Answers the erasure of a user.
+    EraseUserAnswer {
+        /// What was done, in a sentence.
+        message: String,
+    }
+);
+
+answer!(
+    /// Answers the beginning or the end of a legal hold.
+    HoldAnswer {
+        /// Whether the room is under legal hold now.
+        held: bool,
+        /// Whether it was the other way round before.
+        changed: bool,
     }
 );
 

@@ -1,6 +1,8 @@
 //! Users, messages and conversations as the API shows them.
 
-use events::{MessageId, MessagePosted, Position, Room, RoomId, Timestamp, UserId, UserType};
+use events::{
+    MessageEdited, MessageId, MessagePosted, Position, Room, RoomId, Timestamp, UserId, UserType,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -110,6 +112,50 @@ pub struct Post {
     /// The same.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
+    /// `true` when the text is gone because its author was erased; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub erased: bool,
+    /// `true` when the text is gone because it was not to be kept any longer; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub expired: bool,
+}
+
+/// What an edit made of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// The message's id.
+    #[serde(rename = "_id")]
+    #[schema(value_type = String, example = "000000000000002a")]
+    pub id: MessageId,
+    /// The room's id.
+    #[schema(value_type = String)]
+    pub chat_room_id: RoomId,
+    /// The new content.
+    pub message: MessageText,
+    /// Who wrote it.
+    #[schema(value_type = String)]
+    pub posted_by_user_id: UserId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub edited_at: Timestamp,
+}
+
+impl Edit {
+    /// What `event`, at the time `at`, made of a message; `None` when its text is gone by now.
+    pub fn new(at: Timestamp, event: &MessageEdited) -> Option<Self> {
+        Some(Self {
+            id: event.message_id,
+            chat_room_id: event.room_id,
+            message: MessageText {
+                message_text: event.message_text.clone()?,
+            },
+            posted_by_user_id: event.author,
+            edited_at: at,
+        })
+    }
 }
 
 impl Post {
@@ -123,6 +169,8 @@ impl Post {
         users: &[events::User],
     ) -> Self {
         let user = |id: UserId| users.iter().find(|user| user.id == id);
+        let is_gone = event.message_text.is_none();
+        let is_erased = user(event.author).is_some_and(|author| author.erased);
         let author = match user(event.author) {
             Some(author) => author.into(),
             None => User::unknown(event.author, at),
@@ -149,6 +197,8 @@ impl Post {
                 .collect(),
             created_at: at,
             updated_at: at,
+            erased: is_gone && is_erased,
+            expired: is_gone && !is_erased,
         }
     }
 }

@@ -102,8 +102,10 @@ async fn describe() -> anyhow::Result<String> {
     let auth = Auth::new(AuthMode::Open, Duration::ZERO, &[secret])?;
     let mut routes = merged(
         command_api::Options {
-            record: record.clone(),
-            directory: users.clone(),
+            commands: commands::Commands {
+                record: record.clone(),
+                directory: users.clone(),
+            },
             read_models: Arc::clone(&read_models),
             progress: progress.clone(),
             auth: auth.clone(),

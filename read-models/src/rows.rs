@@ -197,6 +197,8 @@ pub struct MessageRow {
 pub struct HistoryRow {
     /// Who wrote every version.
     pub author: UserId,
+    /// When the message was posted.
+    pub created_at: Timestamp,
     /// Each version, oldest first: the first as posted, the others by editing.
     pub versions: Vec<VersionRow>,
     /// What is left of the texts.

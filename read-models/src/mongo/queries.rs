@@ -270,9 +270,10 @@ impl Store {
         let (Some(posted), Some(found)) = (posted, found) else {
             return Ok(None);
         };
+        let created_at = timestamp(posted.created_at)?;
         let first = VersionRow {
             text: posted.text.clone(),
-            at: timestamp(posted.created_at)?,
+            at: created_at,
         };
         let mut versions = vec![first];
         for edit in edits {
@@ -297,6 +298,7 @@ impl Store {
         };
         Ok(Some(HistoryRow {
             author,
+            created_at,
             versions,
             left,
             gone,

@@ -358,6 +358,7 @@ pub(super) fn history(
     let Some((author, first, deleted)) = posted else {
         return Ok(None);
     };
+    let created_at = first.at;
     let mut versions = vec![first];
     for edit in snapshot
         .prepare_cached(EDITS)?
@@ -382,6 +383,7 @@ pub(super) fn history(
     };
     Ok(Some(HistoryRow {
         author,
+        created_at,
         versions,
         left,
         gone,

@@ -4,7 +4,7 @@ use events::{RoomId, RoomType};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{Conversation, Edit, Message, Post, User};
+use crate::{Conversation, Edit, History, Message, Post, User};
 
 macro_rules! answer {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -144,10 +144,18 @@ answer!(
 answer!(
     /// Answers with a part of a room's conversation.
     ConversationAnswer {
-        /// The messages, oldest first.
+        /// The messages, oldest first, deleted ones included.
         conversation: Vec<Message>,
         /// The room's members.
         users: Vec<User>,
+    }
+);
+
+answer!(
+    /// Answers with all that a message has ever said.
+    HistoryAnswer {
+        /// The message and its versions.
+        history: History,
     }
 );
 

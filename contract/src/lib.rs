@@ -10,15 +10,17 @@ mod shapes;
 
 pub use answers::{
     ConversationAnswer, DeleteMessageAnswer, DeleteRoomAnswer, DeleteUserAnswer, EditAnswer,
-    EraseUserAnswer, HoldAnswer, InitiateAnswer, InitiatedRoom, LoginAnswer, MarkReadAnswer,
-    MarkReadResult, PostAnswer, RecentAnswer, SearchAnswer, UserAnswer, UsersAnswer,
+    EraseUserAnswer, HistoryAnswer, HoldAnswer, InitiateAnswer, InitiatedRoom, LoginAnswer,
+    MarkReadAnswer, MarkReadResult, PostAnswer, RecentAnswer, SearchAnswer, UserAnswer,
+    UsersAnswer,
 };
 pub use problem::Problem;
 pub use requests::{
     CreateUserBody, FieldErrors, HoldBody, InitiateBody, Limits, MarkReadBody, PostMessageBody,
 };
 pub use shapes::{
-    Conversation, ConversationReceipt, Edit, Message, MessageKind, MessageText, Post, Receipt, User,
+    Conversation, ConversationReceipt, Edit, History, Message, MessageKind, MessageText, Post,
+    Receipt, User, Version,
 };
 
 /// The API's description, OpenAPI 3.1 as JSON, generated from the routes' own code. Every service serves

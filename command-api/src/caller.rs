@@ -53,7 +53,7 @@ impl Options {
     /// user must exist.
     pub(crate) async fn member(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let claims = self.auth.bearer(headers)?;
-        match self.directory.user(claims.user).await? {
+        match self.commands.directory.user(claims.user).await? {
             Some(user) if !user.deleted => {}
             _ => return Err(ApiError::invalid_token("the token's user does not exist")),
         }
@@ -75,7 +75,7 @@ impl Options {
         }
         let claims = self.auth.bearer(headers)?;
         // The firm's own back office is no user of the chat.
-        let exists = match self.directory.user(claims.user).await? {
+        let exists = match self.commands.directory.user(claims.user).await? {
             Some(user) => !user.deleted,
             None => claims.role.stands_alone(),
         };

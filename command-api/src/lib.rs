@@ -1,4 +1,4 @@
-//! The write side over HTTP: POST, PUT and DELETE become commands, are decided from the log's state alone,
+//! The write side over HTTP: POST, PUT, PATCH and DELETE become commands, are decided from the log's state alone,
 //! and are appended to the log.
 //!
 //! A command works without the read models. They only add to its answer: whether the projection has caught
@@ -7,6 +7,7 @@
 mod caller;
 mod deletions;
 mod execute;
+mod holds;
 mod reply;
 mod rooms;
 mod users;
@@ -14,9 +15,8 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
+use commands::Commands;
 use contract::Limits;
-use directory::Directory;
-use keys::Record;
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use read_models::{Progress, ReadModels};
@@ -28,10 +28,8 @@ pub const PROJECTION_WAIT: Duration = Duration::from_millis(250);
 
 /// What the write side is built from.
 pub struct Options {
-    /// The record that commands append to.
-    pub record: Record,
-    /// Users and rooms as the log knows them.
-    pub directory: Directory,
+    /// What carries commands out.
+    pub commands: Commands,
     /// Where counts and late repetitions of idempotency keys are looked up.
     pub read_models: Arc<dyn ReadModels>,
     /// How far the projection has come.
@@ -48,9 +46,13 @@ pub fn routes(options: Options) -> OpenApiRouter {
     let mut router = OpenApiRouter::new()
         .routes(routes!(users::create))
         .routes(routes!(users::delete))
+        .routes(routes!(users::erase))
         .routes(routes!(rooms::initiate))
         .routes(routes!(rooms::post_message))
+        .routes(routes!(rooms::edit_message))
         .routes(routes!(rooms::mark_read))
+        .routes(routes!(holds::hold))
+        .routes(routes!(holds::release))
         .routes(routes!(deletions::delete_room))
         .routes(routes!(deletions::delete_message));
     // Anyone could become anyone: with tokens required, they come from elsewhere.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use command_api::Options;
+use commands::Commands;
 use directory::Directory;
 use read_models::{Live, Progress, ReadModels};
 
@@ -26,8 +27,10 @@ fn main() -> ExitCode {
         let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
         let record = context.open_record().await?;
         let routes = command_api::routes(Options {
-            directory: Directory::start(record.clone(), context.shutdown.clone()),
-            record,
+            commands: Commands {
+                directory: Directory::start(record.clone(), context.shutdown.clone()),
+                record,
+            },
             progress: Progress::start(read_models.clone(), context.shutdown.clone()),
             read_models,
             auth,

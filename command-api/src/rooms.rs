@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use contract::{
-    FieldErrors, InitiateAnswer, InitiateBody, InitiatedRoom, MarkReadAnswer, MarkReadBody,
-    MarkReadResult, Post, PostAnswer, PostMessageBody, Problem, texts,
+    Edit, EditAnswer, FieldErrors, InitiateAnswer, InitiateBody, InitiatedRoom, MarkReadAnswer,
+    MarkReadBody, MarkReadResult, Post, PostAnswer, PostMessageBody, Problem, texts,
 };
 use events::{Command, Event, Position, Refusal, RoomId, Subject, UserId};
 use platform::body::Fields;
@@ -61,6 +61,7 @@ pub(crate) async fn initiate(
     if users.len() < body.user_ids.len() {
         // Texts that are no ids name nobody; say so together with the ids that name nobody.
         let known: HashSet<UserId> = options
+            .commands
             .directory
             .users(&users)
             .await?
@@ -168,9 +169,9 @@ pub(crate) async fn post_message(
     let Event::MessagePosted(event) = &done.envelope.event else {
         return Err(unexpected(&done.envelope.event));
     };
-    let room = options.directory.room(event.room_id).await?;
+    let room = options.commands.directory.room(event.room_id).await?;
     let room = room.ok_or_else(|| ApiError::not_found(texts::UNKNOWN_ROOM))?;
-    let members = options.directory.users(&room.members).await?;
+    let members = options.commands.directory.users(&room.members).await?;
     Ok(Reply {
         position: Some(done.position),
         respond_async: handling.respond_async,
@@ -181,6 +182,66 @@ pub(crate) async fn post_message(
             &room,
             &members,
         )),
+    })
+}
+
+/// Give a message of one's own another text.
+///
+/// What it said before stays in its history.
+#[utoipa::path(
+    patch,
+    path = "/room/{roomId}/message/{messageId}",
+    tag = "rooms",
+    params(
+        ("roomId" = String, Path, description = "the room's id"),
+        ("messageId" = String, Path, description = "the message's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
+    ),
+    request_body(content(
+        (PostMessageBody = "application/json"),
+        (PostMessageBody = "application/x-www-form-urlencoded"),
+    )),
+    responses(
+        (status = 200, description = "what the message says now", body = EditAnswer, headers(("Hansard-Position" = String, description = "where the event stands in the log"))),
+        (status = 400, description = "wrong fields", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "a token is missing or bad", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "only the author may", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such room, or no such message in it; it may have been deleted", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "the body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "the body's content type is not known", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "the idempotency key was used for another request", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the log is unavailable", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = []))
+)]
+pub(crate) async fn edit_message(
+    State(options): State<Arc<Options>>,
+    Path((room, message)): Path<(String, String)>,
+    headers: HeaderMap,
+    handling: Handling,
+    fields: Fields,
+) -> Result<Reply<EditAnswer>, ApiError> {
+    let unknown = || ApiError::not_found(texts::UNKNOWN_MESSAGE);
+    let caller = options.member(&headers).await?;
+    let body = PostMessageBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
+    let command = Command::EditMessage {
+        room: room_id(&room)?,
+        message: message.parse().map_err(|_| unknown())?,
+        text: body.message_text,
+    };
+    let done = match options.execute(caller, &handling, &command).await? {
+        Outcome::Done(done) => done,
+        Outcome::Nothing(_) => return Err(Failure::impossible("an edit always leads to an event")),
+    };
+    let Event::MessageEdited(event) = &done.envelope.event else {
+        return Err(unexpected(&done.envelope.event));
+    };
+    let edit = Edit::new(done.envelope.at, event).ok_or_else(unknown)?;
+    Ok(Reply {
+        position: Some(done.position),
+        respond_async: handling.respond_async,
+        body: EditAnswer::new(edit),
     })
 }
 
@@ -252,7 +313,7 @@ pub(crate) async fn mark_read(
 }
 
 /// The id that a path names; what is no id names no room.
-fn room_id(text: &str) -> Result<RoomId, ApiError> {
+pub(crate) fn room_id(text: &str) -> Result<RoomId, ApiError> {
     text.parse()
         .map_err(|_| ApiError::not_found(texts::UNKNOWN_ROOM))
 }

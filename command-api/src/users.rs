@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use contract::{CreateUserBody, DeleteUserAnswer, LoginAnswer, Problem, User, UserAnswer, texts};
+use contract::{
+    CreateUserBody, DeleteUserAnswer, EraseUserAnswer, LoginAnswer, Problem, User, UserAnswer,
+    texts,
+};
 use events::{Command, Event, UserId};
 use platform::body::Fields;
 use platform::error::ApiError;
@@ -37,7 +40,7 @@ pub(crate) async fn login(
 ) -> Result<Json<LoginAnswer>, ApiError> {
     let unknown = || ApiError::not_found(texts::UNKNOWN_USER);
     let id: UserId = user.parse().map_err(|_| unknown())?;
-    let user = options.directory.user(id).await?;
+    let user = options.commands.directory.user(id).await?;
     let user = user.filter(|user| !user.deleted).ok_or_else(unknown)?;
     let token = options.auth.issue(user.id, user.user_type);
     Ok(Json(LoginAnswer::new(token)))
@@ -145,5 +148,54 @@ pub(crate) async fn delete(
         position: outcome.position(),
         respond_async: handling.respond_async,
         body: DeleteUserAnswer::new(format!("Deleted a count of {count} user.")),
+    })
+}
+
+/// Erase a user.
+///
+/// As deleted, and everything personal of the user becomes unreadable for ever: the key that the names and
+/// texts are sealed with is destroyed. The events stay, and their proofs hold. Refused as long as the user is a
+/// member of a room under legal hold. To repeat it does no harm, and completes one that failed midway.
+#[utoipa::path(
+    post,
+    path = "/users/{id}/erase",
+    tag = "users",
+    params(
+        ("id" = String, Path, description = "the user's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
+    ),
+    responses(
+        (status = 200, description = "the user is erased", body = EraseUserAnswer, headers(("Hansard-Position" = String, description = "where the event stands in the log"))),
+        (status = 400, description = "a wrong header", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "a token is missing or bad (auth=token)", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "only admins may (auth=token)", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such user", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "the user is a member of rooms under legal hold", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "the idempotency key was used for another request", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the log or its keys are unavailable", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("token" = []))
+)]
+pub(crate) async fn erase(
+    State(options): State<Arc<Options>>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+    handling: Handling,
+) -> Result<Reply<EraseUserAnswer>, ApiError> {
+    let caller = options.anyone(&headers).await?;
+    let user: UserId = user
+        .parse()
+        .map_err(|_| ApiError::not_found(texts::UNKNOWN_USER))?;
+    let command = Command::EraseUser { user };
+    let outcome = options.execute(caller, &handling, &command).await?;
+    let message = match &outcome {
+        Outcome::Done(_) => "The user has been erased.",
+        Outcome::Nothing(_) => "The user had been erased before.",
+    };
+    Ok(Reply {
+        position: outcome.position(),
+        respond_async: handling.respond_async,
+        body: EraseUserAnswer::new(message.to_owned()),
     })
 }

@@ -4,7 +4,7 @@ use events::{RoomId, RoomType};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{Conversation, Message, Post, User};
+use crate::{Conversation, Edit, History, Message, Post, User};
 
 macro_rules! answer {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -108,6 +108,32 @@ answer!(
 );
 
 answer!(
+    /// Answers an edit.
+    EditAnswer {
+        /// What the message says now.
+        edit: Edit,
+    }
+);
+
+answer!(
+    /// Answers the erasure of a user.
+    EraseUserAnswer {
+        /// What was done, in a sentence.
+        message: String,
+    }
+);
+
+answer!(
+    /// Answers the beginning or the end of a legal hold.
+    HoldAnswer {
+        /// Whether the room is under legal hold now.
+        held: bool,
+        /// Whether it was the other way round before.
+        changed: bool,
+    }
+);
+
+answer!(
     /// Answers with the caller's conversations.
     RecentAnswer {
         /// One item for each of the caller's rooms that has a message, the newest first.
@@ -118,10 +144,18 @@ answer!(
 answer!(
     /// Answers with a part of a room's conversation.
     ConversationAnswer {
-        /// The messages, oldest first.
+        /// The messages, oldest first, deleted ones included.
         conversation: Vec<Message>,
         /// The room's members.
         users: Vec<User>,
+    }
+);
+
+answer!(
+    /// Answers with all that a message has ever said.
+    HistoryAnswer {
+        /// The message and its versions.
+        history: History,
     }
 );
 

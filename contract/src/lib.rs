@@ -9,16 +9,18 @@ mod requests;
 mod shapes;
 
 pub use answers::{
-    ConversationAnswer, DeleteMessageAnswer, DeleteRoomAnswer, DeleteUserAnswer, InitiateAnswer,
-    InitiatedRoom, LoginAnswer, MarkReadAnswer, MarkReadResult, PostAnswer, RecentAnswer,
-    SearchAnswer, UserAnswer, UsersAnswer,
+    ConversationAnswer, DeleteMessageAnswer, DeleteRoomAnswer, DeleteUserAnswer, EditAnswer,
+    EraseUserAnswer, HistoryAnswer, HoldAnswer, InitiateAnswer, InitiatedRoom, LoginAnswer,
+    MarkReadAnswer, MarkReadResult, PostAnswer, RecentAnswer, SearchAnswer, UserAnswer,
+    UsersAnswer,
 };
 pub use problem::Problem;
 pub use requests::{
-    CreateUserBody, FieldErrors, InitiateBody, Limits, MarkReadBody, PostMessageBody,
+    CreateUserBody, FieldErrors, HoldBody, InitiateBody, Limits, MarkReadBody, PostMessageBody,
 };
 pub use shapes::{
-    Conversation, ConversationReceipt, Message, MessageKind, MessageText, Post, Receipt, User,
+    Conversation, ConversationReceipt, Edit, History, Message, MessageKind, MessageText, Post,
+    Receipt, User, Version,
 };
 
 /// The API's description, OpenAPI 3.1 as JSON, generated from the routes' own code. Every service serves
@@ -37,6 +39,8 @@ pub mod texts {
     pub const UNKNOWN_USER: &str = "No user with this id found";
     /// A room id that names no room.
     pub const UNKNOWN_ROOM: &str = "No room exists for this id";
+    /// A message id that names no message.
+    pub const UNKNOWN_MESSAGE: &str = "No message exists for this id";
     /// Somebody who is not a member of the room asks for something that only members may do.
     pub const NOT_A_MEMBER: &str = "only members of the room may do this";
     /// A request that needs a token came without one.

@@ -109,6 +109,29 @@ pub struct PostMessageBody {
     pub message_text: String,
 }
 
+/// The body of `PUT /room/:roomId/hold`.
+#[derive(Debug, Clone, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct HoldBody {
+    /// Why, for the record: the name of a case, for example. It is not sealed: nothing personal belongs here.
+    #[schema(min_length = 1, example = "case 17/2026")]
+    pub reason: String,
+}
+
+impl HoldBody {
+    /// Reads the body's fields.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(fields: &Map<String, Value>, limits: &Limits) -> Result<Self, FieldErrors> {
+        let mut errors = FieldErrors::new();
+        match string(fields, "reason", limits.text_bytes, &mut errors) {
+            Some(reason) => Ok(Self { reason }),
+            None => Err(errors),
+        }
+    }
+}
+
 impl PostMessageBody {
     /// Reads the body's fields.
     ///

@@ -1,6 +1,8 @@
 //! Users, messages and conversations as the API shows them.
 
-use events::{MessageId, MessagePosted, Position, Room, RoomId, Timestamp, UserId, UserType};
+use events::{
+    MessageEdited, MessageId, MessagePosted, Position, Room, RoomId, Timestamp, UserId, UserType,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -110,6 +112,50 @@ pub struct Post {
     /// The same.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
+    /// `true` when the text is gone because its author was erased; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub erased: bool,
+    /// `true` when the text is gone because it was not to be kept any longer; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub expired: bool,
+}
+
+/// What an edit made of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// The message's id.
+    #[serde(rename = "_id")]
+    #[schema(value_type = String, example = "000000000000002a")]
+    pub id: MessageId,
+    /// The room's id.
+    #[schema(value_type = String)]
+    pub chat_room_id: RoomId,
+    /// The new content.
+    pub message: MessageText,
+    /// Who wrote it.
+    #[schema(value_type = String)]
+    pub posted_by_user_id: UserId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub edited_at: Timestamp,
+}
+
+impl Edit {
+    /// What `event`, at the time `at`, made of a message; `None` when its text is gone by now.
+    pub fn new(at: Timestamp, event: &MessageEdited) -> Option<Self> {
+        Some(Self {
+            id: event.message_id,
+            chat_room_id: event.room_id,
+            message: MessageText {
+                message_text: event.message_text.clone()?,
+            },
+            posted_by_user_id: event.author,
+            edited_at: at,
+        })
+    }
 }
 
 impl Post {
@@ -123,6 +169,8 @@ impl Post {
         users: &[events::User],
     ) -> Self {
         let user = |id: UserId| users.iter().find(|user| user.id == id);
+        let is_gone = event.message_text.is_none();
+        let is_erased = user(event.author).is_some_and(|author| author.erased);
         let author = match user(event.author) {
             Some(author) => author.into(),
             None => User::unknown(event.author, at),
@@ -149,6 +197,8 @@ impl Post {
                 .collect(),
             created_at: at,
             updated_at: at,
+            erased: is_gone && is_erased,
+            expired: is_gone && !is_erased,
         }
     }
 }
@@ -180,7 +230,7 @@ pub struct Message {
     /// The room's id.
     #[schema(value_type = String)]
     pub chat_room_id: RoomId,
-    /// The content.
+    /// The content: the newest text, empty when it is gone.
     pub message: MessageText,
     /// Always `text`.
     #[serde(rename = "type")]
@@ -192,12 +242,80 @@ pub struct Message {
     /// When it was posted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// When it was posted or, later, read by somebody.
+    /// When it was posted or, later, edited or read by somebody.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
     /// Always 0.
     #[serde(rename = "__v")]
     pub v: u32,
+    /// When it was last edited; absent if it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub edited_at: Option<Timestamp>,
+    /// `true` for a deleted message, which has no text; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub deleted: bool,
+    /// `true` when the text is gone because it was not to be kept any longer; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub expired: bool,
+    /// `true` when the text is gone because its author was erased; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub erased: bool,
+}
+
+/// A message with all that it has ever said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// The message's id.
+    #[serde(rename = "_id")]
+    #[schema(value_type = String, example = "000000000000002a")]
+    pub id: MessageId,
+    /// The room's id.
+    #[schema(value_type = String)]
+    pub chat_room_id: RoomId,
+    /// The author of every version. A deleted author keeps `_id`, has empty names and `deleted: true`.
+    pub posted_by_user: User,
+    /// Each version, oldest first: as posted, and then one for each edit.
+    pub versions: Vec<Version>,
+    /// `true` for a deleted message, whose versions have no texts; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub deleted: bool,
+    /// `true` when the texts are gone because they were not to be kept any longer; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub expired: bool,
+    /// `true` when the texts are gone because their author was erased; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub erased: bool,
+    /// When the texts went; absent unless they have gone and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub gone_at: Option<Timestamp>,
+    /// Who made them go; absent unless they have gone and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub gone_by_user_id: Option<UserId>,
+}
+
+/// What a message said at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// The content; absent when it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageText>,
+    /// Who wrote it.
+    #[schema(value_type = String)]
+    pub posted_by_user_id: UserId,
+    /// Since when the message said that.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
 }
 
 /// That somebody has read a message, with who that is.
@@ -222,13 +340,13 @@ pub struct Conversation {
     #[serde(rename = "_id")]
     #[schema(value_type = String)]
     pub id: RoomId,
-    /// The newest message's id.
+    /// The id of the newest message that has not been deleted.
     #[schema(value_type = String)]
     pub message_id: MessageId,
     /// The room's id once more.
     #[schema(value_type = String)]
     pub chat_room_id: RoomId,
-    /// The newest message's content.
+    /// That message's content: the newest text, empty when it is gone.
     pub message: MessageText,
     /// Always `text`.
     #[serde(rename = "type")]
@@ -244,4 +362,16 @@ pub struct Conversation {
     pub created_at: Timestamp,
     /// How many of the room's messages the caller has not read; 1000 stands for that many or more.
     pub unread_count: u64,
+    /// When it was last edited; absent if it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub edited_at: Option<Timestamp>,
+    /// `true` when the text is gone because it was not to be kept any longer; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub expired: bool,
+    /// `true` when the text is gone because its author was erased; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub erased: bool,
 }

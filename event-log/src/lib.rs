@@ -8,6 +8,7 @@ mod jetstream;
 mod rooms;
 mod signals;
 mod sqlite;
+pub mod sqlite_file;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod url;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 
 pub use events::{Expect, Position};
 pub use follower::{Followed, follow_forever};
-pub use jetstream::JetStreamLog;
+pub use jetstream::{JetStreamLog, NatsConnection};
 pub use signals::{Listening, MAX_SIGNAL_BYTES, Signal, Signals};
 pub use sqlite::SqliteLog;
 pub use url::{Credentials, DEFAULT_STREAM, InvalidLogUrl, LogUrl, NatsAddress};

@@ -53,6 +53,13 @@ pub struct InvalidLogUrl {
     reason: String,
 }
 
+impl InvalidLogUrl {
+    /// What was given, without its password, and what is wrong with it.
+    pub fn parts(&self) -> (&str, &str) {
+        (&self.url, &self.reason)
+    }
+}
+
 impl FromStr for LogUrl {
     type Err = InvalidLogUrl;
 
@@ -96,7 +103,7 @@ impl fmt::Display for NatsAddress {
 
 impl NatsAddress {
     /// The servers as `HOST:PORT`, joined by commas: for messages.
-    pub(crate) fn hosts(&self) -> String {
+    pub fn hosts(&self) -> String {
         let hosts: Vec<&str> = self
             .servers
             .iter()
@@ -181,7 +188,7 @@ fn parse_path(path: &str) -> Result<LogUrl, String> {
         return Err("a path does not begin with two slashes".to_owned());
     }
     if path.contains('\0') || path == ":memory:" {
-        return Err("a log needs a file".to_owned());
+        return Err("it needs a file".to_owned());
     }
     Ok(LogUrl::Sqlite(path.into()))
 }

@@ -1,12 +1,12 @@
 //! From an event to the frame that tells of it, the same for live pushes and for replays.
 
 use axum::extract::ws::Utf8Bytes;
-use contract::{Post, User};
+use contract::{Edit, Post, User};
 use directory::Directory;
 use event_log::LogError;
 use events::{
-    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Position,
-    PostedMessage, Room, RoomId, Subject, UserId,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageEdited, MessageId, MessagePosted,
+    Position, PostedMessage, Room, RoomId, Subject, UserId,
 };
 use keys::Record;
 use moka::policy::EvictionPolicy;
@@ -90,6 +90,7 @@ impl Renderer {
                 Some(Change::RoomDeleted { room, position }.encode())
             }
             Event::MessagePosted(event) => self.new_message(cursor, envelope, event).await?,
+            Event::MessageEdited(event) => self.message_edited(cursor, envelope, event).await?,
             Event::MessageDeleted(event) => self.message_deleted(cursor, event).await?,
             Event::ConversationRead(event) => {
                 self.conversation_read(cursor, envelope, event).await?
@@ -99,7 +100,6 @@ impl Renderer {
             | Event::UserErased(_)
             | Event::RoomHeld(_)
             | Event::RoomReleased(_)
-            | Event::MessageEdited(_)
             | Event::MessageExpired(_)
             | Event::AuditRead(_) => None,
         };
@@ -168,13 +168,37 @@ impl Renderer {
         Ok(frame.map(|frame| frame.encode()))
     }
 
+    async fn message_edited(
+        &self,
+        cursor: Cursor,
+        envelope: &Envelope,
+        event: &MessageEdited,
+    ) -> Result<Option<Utf8Bytes>, LogError> {
+        let posted_at = event.message_id.position();
+        let Some(edit) = Edit::new(envelope.at, event) else {
+            return Ok(None);
+        };
+        if posted_at >= cursor.position
+            || self.author_of(event.room_id, posted_at).await? != Some(event.author)
+        {
+            return Ok(None);
+        }
+        let frame = Change::MessageEdited {
+            room: event.room_id,
+            position: cursor,
+            edit: &edit,
+        };
+        Ok(Some(frame.encode()))
+    }
+
     async fn message_deleted(
         &self,
         cursor: Cursor,
         event: &MessageDeleted,
     ) -> Result<Option<Utf8Bytes>, LogError> {
         let posted_at = event.message_id.position();
-        if posted_at >= cursor.position || !self.is_message_of(event.room_id, posted_at).await? {
+        if posted_at >= cursor.position || self.author_of(event.room_id, posted_at).await?.is_none()
+        {
             return Ok(None);
         }
         let frame = Change::MessageDeleted {
@@ -190,16 +214,21 @@ impl Renderer {
         Ok(room.filter(|room| room.has_member(user)))
     }
 
-    async fn is_message_of(&self, room: RoomId, position: Position) -> Result<bool, LogError> {
+    /// Who wrote the message at `position`, if it is one of this room.
+    async fn author_of(
+        &self,
+        room: RoomId,
+        position: Position,
+    ) -> Result<Option<UserId>, LogError> {
         let Some(recorded) = self.record.log.get(position).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         let envelope = self.record.decode(&recorded).await?.ok();
         let posted = envelope.and_then(|it| PostedMessage::after(position, &it));
         let Some(posted) = posted.filter(|posted| posted.room == room) else {
-            return Ok(false);
+            return Ok(None);
         };
         let room = self.room_of_member(room, posted.author).await?;
-        Ok(room.is_some())
+        Ok(room.map(|_| posted.author))
     }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{Post, User};
+use contract::{Edit, Post, User};
 use event_log::Incarnation;
 use events::{
-    Envelope, Event, MessageId, MessagePosted, Position, Room, RoomId, RoomInitiated, RoomType,
-    Timestamp, UserId,
+    Envelope, Event, MessageEdited, MessageId, MessagePosted, Position, Room, RoomId,
+    RoomInitiated, RoomType, Timestamp, UserId,
 };
 use gateway_ws::Limits;
 use gateway_ws::protocol::{
@@ -235,7 +235,7 @@ fn shapes_are_those_of_http() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 5, "POST, USER and what they consist of");
+    assert_eq!(compared, 6, "POST, USER, EDIT and what they consist of");
     assert_eq!(document["info"]["version"], http["info"]["version"]);
 }
 
@@ -266,12 +266,25 @@ fn frames_of_every_type() -> Vec<(String, String)> {
     let post = Post::new(at, now, &posted, &initiated, &[]);
     let users: Vec<User> = Vec::new();
     let message_id = MessageId::at(at);
+    let edited = MessageEdited {
+        room_id: room,
+        message_id,
+        author: user,
+        posted_at: now,
+        message_text: Some("y".to_owned()),
+    };
+    let edit = Edit::new(now, &edited).unwrap();
 
     let changes = [
         Change::NewMessage {
             room,
             position,
             message: &post,
+        },
+        Change::MessageEdited {
+            room,
+            position,
+            edit: &edit,
         },
         Change::MessageDeleted {
             room,
@@ -341,6 +354,7 @@ fn frames_of_every_type() -> Vec<(String, String)> {
 fn all_required<'a>(change: &'a Change<'a>) -> &'a Change<'a> {
     match change {
         Change::NewMessage { .. }
+        | Change::MessageEdited { .. }
         | Change::MessageDeleted { .. }
         | Change::ConversationRead { .. }
         | Change::RoomCreated { .. }

@@ -19,11 +19,110 @@ use uuid::Uuid;
 
 on_both_logs! {
     members_get_what_happens_in_order
+    edits_of_ones_own_messages_are_pushed_and_replayed
+    what_an_erased_user_wrote_is_replayed_without_its_text
     what_was_missed_is_replayed
     what_was_said_before_the_gateway_started_is_replayed
     a_deleted_room_ends_its_subscriptions
     nothing_is_missed_or_doubled_under_full_load
     resuming_on_the_same_connection_doubles_nothing
+}
+
+async fn edits_of_ones_own_messages_are_pushed_and_replayed(test: TestLog) {
+    let record = &test.record;
+    let gateway = Gateway::start(record).await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let carl = user(record, "Carl").await;
+    let ours = room(record, &[anna, bela]).await;
+    let elsewhere = room(record, &[anna, carl]).await;
+    let mut live = gateway.connect(bela).await;
+    live.subscribe(ours, None).await;
+    let first = post(record, ours, anna, "helo").await;
+    let other = post(record, elsewhere, anna, "elsewhere").await;
+    // Not the author's, not a message, one of another room, one that comes later.
+    let beyond = Position::new(u64::MAX);
+    for (author, message) in [(bela, first), (anna, beyond), (anna, other)] {
+        append(
+            record,
+            edited(ours, author, message, "forged"),
+            Some(author),
+        )
+        .await;
+    }
+    let position = append(record, edited(ours, anna, first, "hello"), Some(anna)).await;
+    for replayed in [false, true] {
+        if replayed {
+            live.settle().await;
+            live = gateway.connect(bela).await;
+            live.subscribe(ours, Some(created(record, ours).await))
+                .await;
+        }
+        let client = &mut live;
+        assert_eq!(client.next().await["type"], "new message");
+        let frame = client.next().await;
+        assert_eq!(frame["type"], "message edited");
+        assert_eq!(frame["position"], json!(position));
+        let edit = &frame["edit"];
+        assert_eq!(edit["_id"], json!(first));
+        assert_eq!(edit["chatRoomId"], json!(ours));
+        assert_eq!(edit["message"]["messageText"], "hello");
+        assert_eq!(edit["postedByUserId"], json!(anna));
+    }
+}
+
+async fn what_an_erased_user_wrote_is_replayed_without_its_text(test: TestLog) {
+    let record = &test.record;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let room = room(record, &[anna, bela]).await;
+    let before = created(record, room).await;
+    // One gateway has the events in memory, the other reads them from the log.
+    let limits = Limits {
+        recent_events: 0,
+        ..Limits::default()
+    };
+    let gateways = [
+        Gateway::start(record).await,
+        Gateway::start_with(record, limits, &[]).await,
+    ];
+    let first = post(record, room, anna, "a secret of Anna").await;
+    append(
+        record,
+        edited(room, anna, first, "another secret"),
+        Some(anna),
+    )
+    .await;
+    let last = post(record, room, bela, "no secret").await;
+    let mut live = Vec::new();
+    for gateway in &gateways {
+        let mut client = gateway.connect(bela).await;
+        client.subscribe(room, Some(before)).await;
+        assert_eq!(
+            client.next().await["message"]["message"]["messageText"],
+            "a secret of Anna"
+        );
+        live.push(client);
+    }
+    erase_user(record, anna).await;
+    let key = events::KeyId::Person(anna);
+    record.keyring.destroy(key).await.unwrap();
+    let marker = post(record, room, bela, "it is done").await;
+    for (gateway, mut live) in gateways.iter().zip(live) {
+        // What comes after the erasure has been handed out.
+        while live.next().await["position"] != json!(marker) {}
+        let mut client = gateway.connect(bela).await;
+        client.subscribe(room, Some(before)).await;
+        let frame = client.next().await;
+        assert_eq!(frame["position"], json!(first));
+        let message = &frame["message"];
+        assert_eq!(message["message"]["messageText"], "");
+        assert_eq!(
+            (&message["erased"], &message["expired"]),
+            (&json!(true), &Value::Null)
+        );
+        assert_eq!(message["postedByUser"]["firstName"], "");
+        // The edit has nothing left to tell.
+        assert_eq!(client.next().await["position"], json!(last));
+    }
 }
 
 async fn members_get_what_happens_in_order(test: TestLog) {

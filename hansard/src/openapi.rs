@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::keys::{Keyring, Record};
 use anyhow::Context as _;
 use event_log::LogUrl;
-use keys::{Keyring, Record};
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use read_models::{Live, Progress, ReadModels, ReadModelsUrl};
@@ -102,8 +102,10 @@ async fn describe() -> anyhow::Result<String> {
     let auth = Auth::new(AuthMode::Open, Duration::ZERO, &[secret])?;
     let mut routes = merged(
         command_api::Options {
-            record: record.clone(),
-            directory: users.clone(),
+            commands: commands::Commands {
+                record: record.clone(),
+                directory: users.clone(),
+            },
             read_models: Arc::clone(&read_models),
             progress: progress.clone(),
             auth: auth.clone(),

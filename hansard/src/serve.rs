@@ -64,8 +64,10 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     let sockets = TaskTracker::new();
     let routes = openapi::merged(
         Commands {
-            record: record.clone(),
-            directory: directory.clone(),
+            commands: commands::Commands {
+                record: record.clone(),
+                directory: directory.clone(),
+            },
             read_models: Arc::clone(&read_models),
             progress: progress.clone(),
             auth: auth.clone(),

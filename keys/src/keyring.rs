@@ -72,6 +72,14 @@ impl Keyring {
         }))
     }
 
+    /// Whether keys can be had.
+    ///
+    /// # Errors
+    /// They can't: [`KeyError`].
+    pub async fn check(&self) -> Result<(), KeyError> {
+        self.0.store.get(Slot::Check).await.map(drop)
+    }
+
     /// The event with its personal texts sealed. Keys that there are not yet are made, and are durable before
     /// anything is sealed with them.
     ///

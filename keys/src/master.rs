@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +19,7 @@ use events::DataKey;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::blocking::blocking;
 use crate::{KeyError, Slot, WrappedKey};
 
 /// How many bytes a key has.
@@ -149,6 +151,18 @@ impl MasterKeys {
     pub async fn ids(&self) -> Result<Vec<MasterId>, KeyError> {
         let keys = self.newest().await?;
         Ok(keys.iter().map(|master| master.id).collect())
+    }
+
+    /// Puts a new key at the head of the file. The file is replaced whole, keeping its mode and owner.
+    ///
+    /// # Errors
+    /// [`KeyError::Unusable`]: the file can't be replaced; it is as it was.
+    pub async fn add(&self) -> Result<MasterId, KeyError> {
+        let Some(file) = self.0.file.clone() else {
+            let reason = "there is no master key file to put a new key into";
+            return Err(KeyError::Unusable(reason.to_owned()));
+        };
+        blocking(move || prepend(&file)).await
     }
 
     /// Wraps a key for a slot.
@@ -296,6 +310,57 @@ fn read(file: &Path) -> Result<Read, KeyError> {
     })
 }
 
+/// Of several who do this at once, one does.
+fn prepend(file: &Path) -> Result<MasterId, KeyError> {
+    let failed = |error: std::io::Error| {
+        let name = file.display();
+        KeyError::Unusable(format!("can't replace the master key file {name}: {error}"))
+    };
+    // Through links: the file itself is replaced.
+    let file = &fs::canonicalize(file).map_err(failed)?;
+    let mut draft = file.clone().into_os_string();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    let written = options.open(&draft).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => KeyError::Unusable(format!(
+            "{} is there: another process is just adding a key, or was killed while it did; in that case \
+             remove it",
+            draft.display()
+        )),
+        _ => failed(error),
+    })?;
+    let added = write_draft(file, written).and_then(|id| {
+        fs::rename(&draft, file)?;
+        let directory = file.parent().map(fs::File::open).transpose()?;
+        directory.map_or(Ok(()), |directory| directory.sync_all())?;
+        Ok(id)
+    });
+    added.map_err(|error| {
+        // Nothing may be left that holds keys; after the renaming nothing is.
+        let _ = fs::remove_file(&draft);
+        failed(error)
+    })
+}
+
+/// Writes a new key and then what is in `file`.
+fn write_draft(file: &Path, mut draft: fs::File) -> std::io::Result<MasterId> {
+    let old = Zeroizing::new(fs::read(file)?);
+    let new = MasterKey::new(DataKey::random());
+    let line = Zeroizing::new(BASE64.encode(new.key.as_bytes()));
+    draft.write_all(line.as_bytes())?;
+    draft.write_all(b"\n")?;
+    draft.write_all(&old)?;
+    let facts = fs::metadata(file)?;
+    if (facts.uid(), facts.gid()) != (draft.metadata()?.uid(), draft.metadata()?.gid()) {
+        fchown(&draft, Some(facts.uid()), Some(facts.gid()))?;
+    }
+    draft.set_permissions(facts.permissions())?;
+    draft.sync_all()?;
+    Ok(new.id)
+}
+
 fn parse(line: &str) -> Option<DataKey> {
     let bytes = if line.len() == 2 * KEY && line.bytes().all(|it| it.is_ascii_hexdigit()) {
         let digits = (0..KEY).map(|index| line.get(2 * index..2 * index + 2));
@@ -312,16 +377,4 @@ fn key_of(bytes: &[u8]) -> Option<DataKey> {
     let key = DataKey::from_bytes(array);
     array.zeroize();
     Some(key)
-}
-
-/// Runs `work` on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
-) -> Result<T, KeyError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(KeyError::Unavailable(format!(
-            "work on them was cut short: {error}"
-        ))),
-    }
 }

@@ -1,11 +1,10 @@
 //! Tokens: issuing them, checking them, and the secrets behind them.
 //!
 //! A token is a JSON web token signed with HMAC-SHA-256 (RFC 7519, HS256) with the claims
-//! `{userId, userType, role, iat, exp}`, of which `role` may be absent. No other algorithm is accepted, whatever the token's header says.
+//! `{userId, userType, role, iat, exp}`, of which `role` may be absent. No other algorithm is accepted,
+//! whatever the token's header says.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use serde_json::Value;
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::error::ApiError;
 use crate::role::Role;
-use crate::startup::ensure_data_dir;
+use crate::secret;
 
 /// Clocks of different machines may differ by this many seconds.
 const LEEWAY_SECONDS: u64 = 5;
@@ -136,7 +135,7 @@ impl Auth {
         }
         let secrets = match (&config.jwt_secret_file, config.auth) {
             (Some(file), _) => read_secrets(file)?,
-            (None, AuthMode::Open) => generated_secret(config)?,
+            (None, AuthMode::Open) => read_secrets(&secret::generated(config, GENERATED_SECRET)?)?,
             (None, AuthMode::Token) => {
                 return Err(ConfigError::new(
                     "auth=token needs --jwt-secret-file, a file with a secret of at least 32 bytes",
@@ -324,40 +323,6 @@ fn read_secrets(file: &Path) -> Result<Vec<String>, ConfigError> {
         )));
     }
     Ok(secrets)
-}
-
-fn generated_secret(config: &Config) -> Result<Vec<String>, ConfigError> {
-    ensure_data_dir(config)?;
-    let file = config.data_dir.join(GENERATED_SECRET);
-    if !file.exists() {
-        create_secret(&file).map_err(|error| {
-            let name = file.display();
-            ConfigError::new(format!("can't create the secret file {name}: {error}"))
-        })?;
-    }
-    read_secrets(&file)
-}
-
-/// Writes a new secret to `file`, unless another process was first: the file appears whole or not at
-/// all, so that processes that start together agree on it.
-fn create_secret(file: &Path) -> std::io::Result<()> {
-    let bytes: [u8; 32] = rand::random();
-    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let draft = file.with_extension(uuid::Uuid::new_v4().simple().to_string());
-    let mut options = fs::OpenOptions::new();
-    let mut written = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    let outcome = writeln!(written, "{secret}")
-        .and_then(|()| written.sync_all())
-        .and_then(|()| fs::hard_link(&draft, file));
-    fs::remove_file(&draft)?;
-    match outcome {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        outcome => outcome,
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use event_log::LogUrl;
+use keys::KeysUrl;
 use read_models::ReadModelsUrl;
+
+use crate::secret;
 
 /// A configuration that can't be used: one sentence that says what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +29,9 @@ impl ConfigError {
         Self(sentence.into())
     }
 }
+
+/// The name of the generated master key's file in the data directory.
+const GENERATED_MASTER_KEY: &str = "master-key";
 
 /// Whether callers must prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,17 @@ pub struct Args {
     /// [env: HANSARD_LOG] [default: sqlite:log.db]
     #[arg(long, global = true, value_name = "URL", help_heading = STORAGE)]
     pub log: Option<String>,
+
+    /// Key store: sqlite:PATH or nats://[USER:PASSWORD@]HOST[:PORT][,HOST...]/BUCKET
+    /// [env: HANSARD_KEYS] [default: sqlite:keys.db, or the bucket STREAM-keys on the log's servers]
+    #[arg(long, global = true, value_name = "URL", help_heading = STORAGE)]
+    pub keys: Option<String>,
+
+    /// File with the master keys that the keys are encrypted with, one a line, 32 bytes as base64 or hex
+    /// digits; the first encrypts, all decrypt [env: HANSARD_MASTER_KEY_FILE] [default: made in the data
+    /// directory]
+    #[arg(long, global = true, value_name = "FILE", help_heading = STORAGE)]
+    pub master_key_file: Option<String>,
 
     /// Read models: sqlite:PATH or mongodb://HOST[:PORT]/DATABASE
     /// [env: HANSARD_READ_MODELS] [default: sqlite:read.db]
@@ -176,11 +193,13 @@ const LOGGING: &str = "Logging";
 
 impl Args {
     /// Every setting by its name, with the flag's value.
-    fn settings(&self) -> [(&'static str, Option<&str>); 17] {
+    fn settings(&self) -> [(&'static str, Option<&str>); 19] {
         [
             ("listen", self.listen.as_deref()),
             ("allowed_origins", self.allowed_origins.as_deref()),
             ("log", self.log.as_deref()),
+            ("keys", self.keys.as_deref()),
+            ("master_key_file", self.master_key_file.as_deref()),
             ("read_models", self.read_models.as_deref()),
             ("data_dir", self.data_dir.as_deref()),
             ("require_sync", self.require_sync.as_deref()),
@@ -211,10 +230,14 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Where the event log is.
     pub log: LogUrl,
+    /// Where the keys are; `None`: [beside the log](KeysUrl::beside).
+    pub keys: Option<KeysUrl>,
+    /// The file with the master keys; `None`: one is made in the data directory.
+    pub master_key_file: Option<PathBuf>,
     /// Where the read models are.
     pub read_models: ReadModelsUrl,
-    /// What relative paths in [`log`](Self::log) and [`read_models`](Self::read_models) are relative to,
-    /// and where the generated secret is kept.
+    /// What relative paths in [`log`](Self::log), [`keys`](Self::keys) and
+    /// [`read_models`](Self::read_models) are relative to, and where generated secrets are kept.
     pub data_dir: PathBuf,
     /// Whether to refuse a log that may lose acknowledged events in a power loss.
     pub require_sync: bool,
@@ -248,6 +271,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             allowed_origins: Vec::new(),
             log: LogUrl::Sqlite("log.db".into()),
+            keys: None,
+            master_key_file: None,
             read_models: ReadModelsUrl::Sqlite("read.db".into()),
             data_dir: "./hansard-data".into(),
             require_sync: false,
@@ -273,6 +298,7 @@ impl fmt::Debug for Config {
             .debug_struct("Config")
             .field("listen", &self.listen)
             .field("log", &self.log.to_string())
+            .field("keys", &self.keys_url().to_string())
             .field("read_models", &self.read_models.to_string())
             .field("data_dir", &self.data_dir)
             .field("auth", &self.auth)
@@ -287,6 +313,24 @@ impl Config {
     /// The first setting that is unknown or does not fit.
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         Self::load_from(args, std::env::vars_os())
+    }
+
+    /// Where the keys are.
+    pub fn keys_url(&self) -> KeysUrl {
+        let beside = || KeysUrl::beside(&self.log);
+        self.keys.clone().unwrap_or_else(beside)
+    }
+
+    /// The file with the master keys: the one that is named, or the one in the data directory, which is made if
+    /// it is not there.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn existing_master_key_file(&self) -> Result<PathBuf, ConfigError> {
+        match &self.master_key_file {
+            Some(file) => Ok(file.clone()),
+            None => secret::generated(self, GENERATED_MASTER_KEY),
+        }
     }
 
     /// As [`load`](Self::load), with this environment instead of the process's own.
@@ -309,6 +353,10 @@ impl Config {
             parse_origins,
         )?;
         layers.set("log", &mut config.log, parse_url)?;
+        layers.set("keys", &mut config.keys, |text| parse_url(text).map(Some))?;
+        layers.set("master_key_file", &mut config.master_key_file, |text| {
+            parse_path(text).map(Some)
+        })?;
         layers.set("read_models", &mut config.read_models, parse_url)?;
         layers.set("data_dir", &mut config.data_dir, parse_path)?;
         layers.set("require_sync", &mut config.require_sync, parse_bool)?;
@@ -824,6 +872,8 @@ mod tests {
             ),
             ("log", "postgres://x", "--log: "),
             ("read-models", "redis://x", "--read-models: "),
+            ("keys", "nats://x", "--keys: \"x:4222\" is no key store URL"),
+            ("master-key-file", "", "--master-key-file: expected a path"),
         ] {
             let message = error(&[&format!("--{flag}={text}")], &[]);
             assert!(message.starts_with(sentence), "{message}");

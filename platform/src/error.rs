@@ -99,6 +99,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// 409 `under-legal-hold`: it may not be done as long as rooms are under legal hold.
+    pub fn under_hold(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "under-legal-hold", message)
+    }
+
     /// 413 `payload-too-large`: the request's body is over the limit.
     pub fn payload_too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", message)

@@ -35,6 +35,7 @@ pub mod error;
 pub mod health;
 pub mod http;
 pub mod role;
+mod secret;
 pub mod shutdown;
 pub mod stall;
 pub mod startup;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::EventLog;
-use keys::Record;
+use keys::{Keyring, Record};
 use read_models::{Catalogue, Live, Progress, ReadModelError, ReadModels};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -127,13 +128,33 @@ impl Context {
         Ok(log)
     }
 
-    /// Opens the log, see [`open_log`](Self::open_log), and its keys.
+    /// Opens the keys, see [`startup::open_keyring`], and adds them to the health checks as `keys`.
     ///
     /// # Errors
-    /// As [`startup::open_log`].
+    /// As [`startup::open_keyring`].
+    pub async fn open_keyring(&self) -> anyhow::Result<Keyring> {
+        let keyring = startup::open_keyring(&self.config, &self.shutdown).await?;
+        let checked = keyring.clone();
+        self.health.add("keys", move || {
+            let keyring = checked.clone();
+            async move {
+                keyring.check().await.map_err(|error| {
+                    tracing::debug!(%error, "not ready");
+                    "can't be reached".to_owned()
+                })
+            }
+        });
+        Ok(keyring)
+    }
+
+    /// Opens the log and its keys, see [`open_log`](Self::open_log) and
+    /// [`open_keyring`](Self::open_keyring).
+    ///
+    /// # Errors
+    /// As there.
     pub async fn open_record(&self) -> anyhow::Result<Record> {
         let log = self.open_log().await?;
-        Ok(Record::new(log, keys::Keyring::in_memory()))
+        Ok(Record::new(log, self.open_keyring().await?))
     }
 
     /// Opens the catalogue of the read models, see [`startup::open_catalogue`], and adds it to the health

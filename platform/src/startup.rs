@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use event_log::{EventLog, LogError, LogUrl};
+use keys::{KeyError, KeyStore, Keyring, KeysUrl, MasterKeys, Record};
 use read_models::{Catalogue, ReadModelError, ReadModelsUrl};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,15 @@ impl From<LogError> for Failure {
             LogError::Unavailable(reason) => Self::Unavailable(reason),
             LogError::Unusable(reason) => Self::Unusable(reason),
             other => Self::Unusable(other.to_string()),
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Unavailable(reason) => Self::Unavailable(reason),
+            KeyError::Unusable(reason) => Self::Unusable(reason),
         }
     }
 }
@@ -89,16 +99,57 @@ pub async fn open_log(
     Ok(log)
 }
 
+/// Opens the key store, waiting for its server if need be, and reads the master keys; where no file is named,
+/// one is made in the data directory.
+///
+/// # Errors
+/// One sentence: the key store can't be reached within the start-up time-out, or either can't be used.
+/// [`Interrupted`] when `shutdown` came first.
+pub async fn open_keys(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<(Arc<dyn KeyStore>, MasterKeys)> {
+    let url = config.keys_url();
+    if let KeysUrl::Sqlite(path) = &url {
+        ensure_parent(config, path)?;
+    }
+    let file = config.existing_master_key_file()?;
+    let masters = MasterKeys::open(file)
+        .await
+        .map_err(|error| ConfigError::new(error.to_string()))?;
+    let what = format!("the key store at {url}");
+    let store = wait_for(&what, config.startup_timeout(), shutdown, || {
+        let (url, data_dir) = (url.clone(), config.data_dir.clone());
+        async move { Ok(keys::open(&url, &data_dir).await?) }
+    })
+    .await?;
+    Ok((store, masters))
+}
+
+/// Opens the key store, see [`open_keys`], and makes sure that the master keys are its own.
+///
+/// # Errors
+/// As [`open_keys`].
+pub async fn open_keyring(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Keyring> {
+    let (store, masters) = open_keys(config, shutdown).await?;
+    let what = format!("the key store at {}", config.keys_url());
+    wait_for(&what, config.startup_timeout(), shutdown, || {
+        let (store, masters) = (Arc::clone(&store), masters.clone());
+        async move { Ok(Keyring::open(store, masters).await?) }
+    })
+    .await
+}
+
 /// Opens the event log and its keys.
 ///
 /// # Errors
 /// As [`open_log`].
-pub async fn open_record(
-    config: &Config,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<keys::Record> {
+pub async fn open_record(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Record> {
     let log = open_log(config, shutdown).await?;
-    Ok(keys::Record::new(log, keys::Keyring::in_memory()))
+    Ok(Record::new(log, open_keyring(config, shutdown).await?))
 }
 
 /// Opens the catalogue of the read models, waiting for their server if need be, and prepares it.

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use event_log::{Incarnation, Position};
+use event_log::{Incarnation, LogError, Position};
+use events::{Event, KeyId};
+use keys::Keyring;
 use read_models::{Batch, DeadLetter, Entry, Projection, ReadModelError};
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +30,12 @@ const WHAT: &str = "the read models";
 /// Projects what was gathered and moves the checkpoint to its end.
 pub(crate) async fn apply(
     led: Led,
+    keyring: Keyring,
     incarnation: Incarnation,
     gathered: Gathered,
     abandon: CancellationToken,
 ) -> Result<Applied, ProjectorError> {
-    match write(&led, incarnation, gathered, &abandon).await {
+    match write(&led, &keyring, incarnation, gathered, &abandon).await {
         Err(ProjectorError::ReadModels(ReadModelError::Overtaken)) => Ok(Applied::Overtaken),
         other => other,
     }
@@ -40,6 +43,7 @@ pub(crate) async fn apply(
 
 async fn write(
     led: &Led,
+    keyring: &Keyring,
     incarnation: Incarnation,
     gathered: Gathered,
     abandon: &CancellationToken,
@@ -60,6 +64,16 @@ async fn write(
     // Before the checkpoint can pass them: a crash in between sets them aside again, which changes nothing.
     for letter in &gathered.undecodable {
         if writer.set_aside(letter).await?.is_none() {
+            return Ok(Applied::Abandoned);
+        }
+    }
+    // Before anybody can read that it was done: whoever began an erasure may have been stopped in the middle.
+    for entry in &gathered.entries {
+        if let Event::UserErased(event) = &entry.envelope.event
+            && destroy(keyring, KeyId::Person(event.user_id), abandon)
+                .await?
+                .is_none()
+        {
             return Ok(Applied::Abandoned);
         }
     }
@@ -91,6 +105,17 @@ async fn write(
         visible.record_many(age(stored_at), events);
     }
     Ok(Applied::UpTo(up_to))
+}
+
+/// Destroys a key, which may have been done before.
+async fn destroy(
+    keyring: &Keyring,
+    key: KeyId,
+    abandon: &CancellationToken,
+) -> Result<Option<()>, ProjectorError> {
+    let destroy = || async { keyring.destroy(key).await.map_err(LogError::from) };
+    let destroyed = backoff::wait_for("the keys", abandon, destroy).await;
+    destroyed.map_err(ProjectorError::Log)
 }
 
 struct Writer<'a> {

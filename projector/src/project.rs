@@ -106,6 +106,7 @@ pub(crate) async fn project(
             asked = Instant::now();
             applying = Some(tokio::spawn(apply::apply(
                 work.led.clone(),
+                work.record.keyring.clone(),
                 start.incarnation.clone(),
                 std::mem::take(&mut gathered),
                 abandon.clone(),

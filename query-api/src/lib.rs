@@ -35,6 +35,7 @@ pub fn routes(options: Options) -> OpenApiRouter {
         .routes(routes!(users::get))
         .routes(routes!(rooms::recent))
         .routes(routes!(rooms::conversation))
+        .routes(routes!(rooms::history))
         .routes(routes!(search::search))
         .with_state(Arc::new(options))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use contract::{ConversationAnswer, Problem, RecentAnswer};
+use contract::{ConversationAnswer, HistoryAnswer, Problem, RecentAnswer, texts};
+use events::MessageId;
 use platform::error::ApiError;
 
 use crate::Options;
@@ -58,7 +59,9 @@ pub(crate) async fn recent(
 
 /// What was said in a room.
 ///
-/// Pages run from the newest; each is returned oldest first.
+/// Pages run from the newest; each is returned oldest first. A message that has been deleted stays in its place,
+/// with `deleted: true` and without its text. One that has been edited says what it says now; `history` has
+/// the rest.
 #[utoipa::path(
     get,
     path = "/room/{roomId}",
@@ -99,4 +102,43 @@ pub(crate) async fn conversation(
         messages,
         profiles.members(&room.members),
     )))
+}
+
+/// All that a message has ever said: each version with its time, oldest first.
+///
+/// Where the texts are gone, because the message was deleted, they have expired, or their author was erased,
+/// that is said instead, with when and by whom as far as it is known.
+#[utoipa::path(
+    get,
+    path = "/room/{roomId}/message/{messageId}/history",
+    tag = "rooms",
+    params(
+        ("roomId" = String, Path, description = "the room's id"),
+        ("messageId" = String, Path, description = "the message's id"),
+        ("Hansard-Position" = Option<String>, Header, description = "wait until the read models have reached this position"),
+    ),
+    responses(
+        (status = 200, description = "the message's versions", body = HistoryAnswer),
+        (status = 400, description = "a wrong header", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "a token is missing or bad", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "only members may", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such room, or no such message in it", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the read models are unavailable or behind the position", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = []))
+)]
+pub(crate) async fn history(
+    State(options): State<Arc<Options>>,
+    Path((room, message)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<HistoryAnswer>, ApiError> {
+    options.reach(&headers).await?;
+    let caller = options.member(&headers).await?;
+    let room = options.room_of_member(&room, caller).await?;
+    let unknown = || ApiError::not_found(texts::UNKNOWN_MESSAGE);
+    let id: MessageId = message.parse().map_err(|_| unknown())?;
+    let found = options.read_models.history(room.id, id).await?;
+    let row = found.ok_or_else(unknown)?;
+    let profiles = Profiles::load(options.read_models.as_ref(), vec![row.author]).await?;
+    Ok(Json(HistoryAnswer::new(profiles.history(room.id, id, row))))
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use contract::{
-    Conversation, ConversationReceipt, Message, MessageKind, MessageText, Receipt, User,
+    Conversation, ConversationReceipt, History, Message, MessageKind, MessageText, Receipt, User,
+    Version,
 };
-use events::{Timestamp, UserId};
+use events::{MessageId, RoomId, Timestamp, UserId};
 use platform::error::ApiError;
-use read_models::{MessageRow, ReadModels, RecentRow, UserRow};
+use read_models::{HistoryRow, Left, MessageRow, ReadModels, RecentRow, UserRow};
 
 /// A user as the API shows it.
 pub(crate) fn user(row: UserRow) -> User {
@@ -60,7 +61,8 @@ impl Profiles {
 
     /// A message of a conversation.
     pub(crate) fn message(&self, row: MessageRow) -> Message {
-        let updated_at = row.read_by.iter().map(|receipt| receipt.read_at);
+        let read = row.read_by.iter().map(|receipt| receipt.read_at);
+        let updated_at = read.chain(row.edited_at);
         Message {
             id: row.id,
             chat_room_id: row.room,
@@ -80,6 +82,33 @@ impl Profiles {
                 .collect(),
             created_at: row.created_at,
             v: 0,
+            edited_at: row.edited_at,
+            deleted: row.left == Left::Deleted,
+            expired: row.left == Left::Expired,
+            erased: row.left == Left::Erased,
+        }
+    }
+
+    /// All that the message `id` of this room has ever said.
+    pub(crate) fn history(&self, room: RoomId, id: MessageId, row: HistoryRow) -> History {
+        let author = row.author;
+        let versions = row.versions.into_iter().map(|version| Version {
+            message: version
+                .text
+                .map(|message_text| MessageText { message_text }),
+            posted_by_user_id: author,
+            at: version.at,
+        });
+        History {
+            id,
+            chat_room_id: room,
+            posted_by_user: self.author(author, row.created_at),
+            versions: versions.collect(),
+            deleted: row.left == Left::Deleted,
+            expired: row.left == Left::Expired,
+            erased: row.left == Left::Erased,
+            gone_at: row.gone.map(|gone| gone.at),
+            gone_by_user_id: row.gone.and_then(|gone| gone.by),
         }
     }
 
@@ -115,6 +144,9 @@ impl Profiles {
                 .collect(),
             created_at: message.created_at,
             unread_count: unread,
+            edited_at: message.edited_at,
+            expired: message.left == Left::Expired,
+            erased: message.left == Left::Erased,
         }
     }
 }

@@ -4,9 +4,10 @@
 use sha2::{Digest, Sha256};
 
 use crate::snapshot::{
-    Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
+    Snapshot, StoredDeletion, StoredEdit, StoredErasure, StoredKey, StoredMark, StoredMember,
+    StoredMessage, StoredRoom, StoredText, StoredUser,
 };
-use crate::{ReadModelError, UserRow};
+use crate::{Gone, ReadModelError, UserRow};
 
 /// How many rows are read at a time.
 const PAGE: u32 = 1_000;
@@ -14,7 +15,7 @@ const PAGE: u32 = 1_000;
 /// The checksum of one kind of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checksum {
-    /// Which kind: `users`, `rooms`, `members`, `messages`, `marks` or `keys`.
+    /// Which kind: `users`, `erasures`, `rooms`, `members`, `messages`, `edits`, `marks` or `keys`.
     pub of: &'static str,
     /// How many there are.
     pub rows: u64,
@@ -49,9 +50,11 @@ impl Checksums {
         }
         let sums = vec![
             sum!(users, |user: &StoredUser| user.row.id),
+            sum!(erasures, |erasure: &StoredErasure| erasure.user),
             sum!(rooms, |room: &StoredRoom| room.id),
             sum!(members, |member: &StoredMember| (member.room, member.user)),
             sum!(messages, |message: &StoredMessage| message.id),
+            sum!(edits, |edit: &StoredEdit| edit.edit.position),
             sum!(marks, |mark: &StoredMark| mark.position),
             sum!(keys, |key: &StoredKey| key.id),
         ];
@@ -199,12 +202,14 @@ impl Encode for StoredRoom {
             id,
             room_type,
             initiated,
+            expired,
             deleted,
             deleted_messages,
         } = self;
         id.encode(to);
         room_type.as_str().encode(to);
         initiated.encode(to);
+        expired.encode(to);
         deleted.encode(to);
         deleted_messages.encode(to);
     }
@@ -231,16 +236,69 @@ impl Encode for StoredMessage {
             author,
             text,
             created_at,
+            edit,
             deleted,
-            deleted_at,
+            deletion,
         } = self;
         id.encode(to);
         room.encode(to);
         author.encode(to);
         text.encode(to);
         created_at.encode(to);
+        edit.encode(to);
         deleted.encode(to);
-        deleted_at.encode(to);
+        deletion.encode(to);
+    }
+}
+
+impl Encode for StoredText {
+    fn encode(&self, to: &mut Vec<u8>) {
+        let Self { position, text, at } = self;
+        position.encode(to);
+        text.encode(to);
+        at.encode(to);
+    }
+}
+
+impl Encode for StoredDeletion {
+    fn encode(&self, to: &mut Vec<u8>) {
+        let Self { position, gone } = self;
+        position.encode(to);
+        gone.encode(to);
+    }
+}
+
+impl Encode for Gone {
+    fn encode(&self, to: &mut Vec<u8>) {
+        let Self { at, by } = self;
+        at.encode(to);
+        by.encode(to);
+    }
+}
+
+impl Encode for StoredEdit {
+    fn encode(&self, to: &mut Vec<u8>) {
+        let Self {
+            room,
+            message,
+            edit,
+        } = self;
+        room.encode(to);
+        message.encode(to);
+        edit.encode(to);
+    }
+}
+
+impl Encode for StoredErasure {
+    fn encode(&self, to: &mut Vec<u8>) {
+        let Self {
+            user,
+            position,
+            gone,
+        } = self;
+        user.encode(to);
+        position.encode(to);
+        gone.encode(to);
     }
 }
 

@@ -33,11 +33,13 @@ pub use crate::mongo::{MongoCatalogue, MongoReadModels};
 pub use crate::port::{Projection, ReadModelError, ReadModels};
 pub use crate::progress::Progress;
 pub use crate::rows::{
-    Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, Fence, Lease, MAX_PAGE, MessageRow, Page,
-    PageStart, Receipt, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
+    Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, Fence, Gone, HistoryRow, Lease, Left,
+    MAX_PAGE, MessageRow, Page, PageStart, Receipt, RecentRow, RoomDeletion, RoomRow, Search,
+    UserRow, VersionRow,
 };
 pub use crate::snapshot::{
-    Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
+    Snapshot, StoredDeletion, StoredEdit, StoredErasure, StoredKey, StoredMark, StoredMember,
+    StoredMessage, StoredRoom, StoredText, StoredUser,
 };
 pub use crate::sqlite::{SqliteCatalogue, SqliteReadModels};
 pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};
@@ -46,7 +48,7 @@ pub use crate::words::Words;
 /// The version of what is stored and how. A program reads and writes generations of its own version only:
 /// whoever changes the tables, the documents or what is made of an event raises it, and the projector then
 /// builds a new generation. An index can be added without it, see `mongo/migrations.rs`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Opens the read models at `url`. A SQLite file is opened or created; MongoDB is first contacted when it
 /// is used, so that a process can start before it.

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{MessageId, Position, RoomId, UserId};
+use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use tokio::time::Instant;
 
 use crate::{
-    Catalogue, Checkpoint, DeadLetter, Generations, MessageRow, Page, Projection, ReadModelError,
-    ReadModels, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
+    Catalogue, Checkpoint, DeadLetter, Generations, HistoryRow, MessageRow, Page, Projection,
+    ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
 };
 
 /// How old what is known of the catalogue may be. Whoever changes a generation's state waits for longer
@@ -197,6 +197,30 @@ impl ReadModels for Live {
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         match self.current().await? {
             Some(current) => current.conversation(room, page).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn history(
+        &self,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Option<HistoryRow>, ReadModelError> {
+        match self.current().await? {
+            Some(current) => current.history(room, message).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn expirable(
+        &self,
+        room_type: RoomType,
+        before: Timestamp,
+        after: Option<RoomId>,
+        limit: u32,
+    ) -> Result<Vec<(RoomId, MessageId)>, ReadModelError> {
+        match self.current().await? {
+            Some(current) => current.expirable(room_type, before, after, limit).await,
             None => Ok(Vec::new()),
         }
     }

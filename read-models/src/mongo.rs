@@ -10,6 +10,7 @@ mod documents;
 mod lease;
 mod migrations;
 mod plan;
+mod purge;
 mod queries;
 mod search;
 mod snapshot;
@@ -17,7 +18,7 @@ mod snapshot;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{MessageId, Position, RoomId, UserId};
+use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::Hint;
 use mongodb::{Collection, Database};
@@ -28,12 +29,12 @@ pub use self::apply::Phase;
 pub use self::catalogue::MongoCatalogue;
 use self::connection::Connection;
 use self::documents::{
-    CheckpointDocument, DeadLetterDocument, KeyDocument, MarkDocument, MessageDocument,
-    RoomDocument, UserDocument,
+    CheckpointDocument, DeadLetterDocument, EditDocument, ErasureDocument, KeyDocument,
+    MarkDocument, MessageDocument, RoomDocument, UserDocument,
 };
 use crate::{
-    Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, Projection, ReadModelError,
-    ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
+    Batch, Checkpoint, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page, Projection,
+    ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
 };
 
 /// How long a query may take.
@@ -41,6 +42,9 @@ const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long writing a batch may take, with the deletion of large rooms in it, and creating indexes.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it may take to purge the files of what is gone, or to look through all rooms of a type.
+const PURGE_LIMIT: Duration = Duration::from_secs(600);
 
 /// Parts of one operation that go to the server side by side.
 const SIDE_BY_SIDE: usize = 8;
@@ -54,6 +58,12 @@ const MESSAGES_OF_AUTHORS: &str = "room_deleted_author_id";
 
 /// Of the messages: those of a room with a certain word in order.
 const MESSAGES_BY_WORD: &str = "room_words_id";
+
+/// Of the edits: those of a message in order.
+const EDITS_OF_MESSAGE: &str = "room_message_id";
+
+/// Of the rooms: those of a type in order.
+const ROOMS_OF_TYPE: &str = "type_id";
 
 /// A generation of the read models in a MongoDB database.
 pub struct MongoReadModels {
@@ -73,6 +83,8 @@ struct Store {
     users: Collection<UserDocument>,
     rooms: Collection<RoomDocument>,
     messages: Collection<MessageDocument>,
+    edits: Collection<EditDocument>,
+    erasures: Collection<ErasureDocument>,
     marks: Collection<MarkDocument>,
     keys: Collection<KeyDocument>,
     dead_letters: Collection<DeadLetterDocument>,
@@ -138,6 +150,8 @@ impl Store {
             users: database.collection(&name("users")),
             rooms: database.collection(&name("rooms")),
             messages: database.collection(&name("messages")),
+            edits: database.collection(&name("edits")),
+            erasures: database.collection(&name("erasures")),
             marks: database.collection(&name("marks")),
             keys: database.collection(&name("keys")),
             dead_letters: database.collection(&name("deadLetters")),
@@ -264,6 +278,10 @@ impl Projection for MongoReadModels {
             .await
     }
 
+    async fn purge(&self) -> Result<(), ReadModelError> {
+        self.run(PURGE_LIMIT, Store::purge).await
+    }
+
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {
         let letter = letter.clone();
         self.run(QUERY_LIMIT, |store| store.set_aside(letter)).await
@@ -318,6 +336,28 @@ impl ReadModels for MongoReadModels {
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         self.run(QUERY_LIMIT, move |store| store.conversation(room, page))
             .await
+    }
+
+    async fn history(
+        &self,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Option<HistoryRow>, ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.history(room, message))
+            .await
+    }
+
+    async fn expirable(
+        &self,
+        room_type: RoomType,
+        before: Timestamp,
+        after: Option<RoomId>,
+        limit: u32,
+    ) -> Result<Vec<(RoomId, MessageId)>, ReadModelError> {
+        self.run(PURGE_LIMIT, move |store| {
+            store.expirable(room_type, before, after, limit)
+        })
+        .await
     }
 
     async fn search(

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{MessageId, Position, RoomId, UserId};
+use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 
 use crate::{
-    Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, RecentRow, RoomDeletion,
-    RoomRow, Search, Snapshot, UserRow,
+    Batch, Checkpoint, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page, RecentRow,
+    RoomDeletion, RoomRow, Search, Snapshot, UserRow,
 };
 
 /// Why an operation on the read models failed.
@@ -69,7 +69,9 @@ pub trait Projection: ReadModels {
     ///
     /// Events in log order mean: a second event with the idempotency key of an earlier one is void; a
     /// timeline event of a room that is unknown or deleted is void; a post or read by someone who is not a
-    /// member is void; deleting what is not there does nothing.
+    /// member is void; an edit by another than the author, or of a message that has been deleted or whose text
+    /// has expired, is void; deleting what is not there does nothing. A text of somebody who has been erased is
+    /// not stored, whenever it comes.
     ///
     /// An empty batch up to [`Position::ZERO`] claims the read models for a log before it has any event.
     /// A projector begins with one: without a checkpoint there is no heartbeat to show that it is there.
@@ -86,7 +88,17 @@ pub trait Projection: ReadModels {
     /// [`ReadModelError`].
     async fn heartbeat(&self, fence: Fence, lag: Option<Duration>) -> Result<(), ReadModelError>;
 
-    /// Keeps a dead letter. Repeating it changes nothing.
+    /// Makes sure that texts that have been erased or have expired are not in the database's files any longer,
+    /// as far as the database lets that be done; see `docs/decisions/0023-edits-and-texts-that-are-gone.md`.
+    /// Does nothing when none have since it was last done.
+    ///
+    /// # Errors
+    /// [`ReadModelError`]; it is to be repeated. [`ReadModelError::Unavailable`] also while something is still
+    /// being read that was there before.
+    async fn purge(&self) -> Result<(), ReadModelError>;
+
+    /// Keeps a dead letter, without its bytes and its reason if it is about somebody who has been erased.
+    /// Repeating it changes nothing.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -152,7 +164,7 @@ pub trait ReadModels: Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn recent(&self, user: UserId, page: Page) -> Result<Vec<RecentRow>, ReadModelError>;
 
-    /// A part of a room's messages: oldest first, whatever the page's start.
+    /// A part of a room's messages, deleted ones included: oldest first, whatever the page's start.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -162,7 +174,33 @@ pub trait ReadModels: Send + Sync + 'static {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError>;
 
-    /// The messages, in rooms of `user`, that have all of the words: newest first. A room that is unknown or
+    /// The message with every version of its text, deleted or not; `None` if the room has no such message.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn history(
+        &self,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Option<HistoryRow>, ReadModelError>;
+
+    /// Rooms of a type whose oldest message that has not expired is older than `before`, those after the room
+    /// `after` by id, at most `limit`: each with the last message of those that are, which all of its messages
+    /// up to there are as well.
+    ///
+    /// Looks at every room of the type that it goes past; a call may take a while.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn expirable(
+        &self,
+        room_type: RoomType,
+        before: Timestamp,
+        after: Option<RoomId>,
+        limit: u32,
+    ) -> Result<Vec<(RoomId, MessageId)>, ReadModelError>;
+
+    /// The messages, in rooms of `user`, whose newest text has all of the words: newest first. A room that is unknown or
     /// that `user` is not a member of has none.
     ///
     /// # Errors

@@ -81,7 +81,9 @@ mod tests {
             room: RoomId::from_uuid(Uuid::from_u128(9)),
             author,
             text: String::new(),
+            left: crate::Left::Text,
             created_at: Timestamp::from_millis(0).unwrap(),
+            edited_at: None,
             read_by: Vec::new(),
         }
     }

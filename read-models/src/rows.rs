@@ -1,5 +1,6 @@
 //! What goes into the read models, batches of events, and what comes out of them, rows.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use event_log::Incarnation;
@@ -77,6 +78,30 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+impl DeadLetter {
+    /// The reason of one that was about somebody who has been erased.
+    pub(crate) const REDACTED: &'static str =
+        "it is about somebody who has been erased: its bytes and its reason went with them";
+
+    /// All who may be meant by its subject and its bytes: what could be a user's id.
+    pub(crate) fn users(&self) -> HashSet<UserId> {
+        const DIGITS: usize = 32;
+        let texts = [self.subject.as_bytes(), &self.payload];
+        let runs = texts
+            .into_iter()
+            .flat_map(|bytes| bytes.split(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+        let ids = runs.flat_map(|run| run.windows(DIGITS));
+        ids.filter_map(|id| str::from_utf8(id).ok()?.parse().ok())
+            .collect()
+    }
+
+    /// Takes away what may be personal.
+    pub(crate) fn redact(&mut self) {
+        self.payload = Vec::new();
+        Self::REDACTED.clone_into(&mut self.reason);
+    }
+}
+
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRow {
@@ -116,7 +141,36 @@ pub struct Receipt {
     pub read_at: Timestamp,
 }
 
-/// A message that has not been deleted, in a room that has not been deleted.
+/// What is left of a message's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// All of it.
+    Text,
+    /// Nothing: the message has been deleted.
+    Deleted,
+    /// Nothing: it has reached the age at which texts are not kept any longer.
+    Expired,
+    /// Nothing: its author has been erased.
+    Erased,
+}
+
+impl Left {
+    /// What is left of a message, by what is stored of it: whether it has been deleted, whether its text is
+    /// there, and how far its room's texts have expired.
+    ///
+    /// A text that is gone for no other reason is one whose author has been erased, or whose key was destroyed
+    /// before the event that says why has come.
+    pub(crate) fn of(id: MessageId, deleted: bool, text: bool, expired: Option<MessageId>) -> Self {
+        match (deleted, text) {
+            (true, _) => Self::Deleted,
+            (false, true) => Self::Text,
+            (false, false) if expired.is_some_and(|up_to| id <= up_to) => Self::Expired,
+            (false, false) => Self::Erased,
+        }
+    }
+}
+
+/// A message, deleted or not, in a room that has not been deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRow {
     /// The message's id.
@@ -125,13 +179,50 @@ pub struct MessageRow {
     pub room: RoomId,
     /// Who wrote it.
     pub author: UserId,
-    /// The text.
+    /// The newest text; empty unless it is [`Left::Text`].
     pub text: String,
+    /// What is left of the text.
+    pub left: Left,
     /// When it was posted.
     pub created_at: Timestamp,
+    /// When it was last edited.
+    pub edited_at: Option<Timestamp>,
     /// Who has read it: the author first, then the others in the order in which they read it (by the log
     /// position of the read, never by a clock).
     pub read_by: Vec<Receipt>,
+}
+
+/// A message with all that it has ever said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// Who wrote every version.
+    pub author: UserId,
+    /// When the message was posted.
+    pub created_at: Timestamp,
+    /// Each version, oldest first: the first as posted, the others by editing.
+    pub versions: Vec<VersionRow>,
+    /// What is left of the texts.
+    pub left: Left,
+    /// When and by whom they were made to go, as far as that is known.
+    pub gone: Option<Gone>,
+}
+
+/// What a message said at some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRow {
+    /// The text; `None` where it is gone.
+    pub text: Option<String>,
+    /// Since when it said that.
+    pub at: Timestamp,
+}
+
+/// When and by whom something was made to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// When.
+    pub at: Timestamp,
+    /// By whom; `None` where nobody in particular did it.
+    pub by: Option<UserId>,
 }
 
 /// A room with its newest message, as the list of recent conversations shows it.
@@ -139,7 +230,7 @@ pub struct MessageRow {
 pub struct RecentRow {
     /// The room.
     pub room: RoomRow,
-    /// Its newest message.
+    /// Its newest message that has not been deleted.
     pub message: MessageRow,
     /// How many of its messages the caller has not read: posted by others, after the caller's last read,
     /// not deleted; at most [`COUNT_CAP`].

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use uuid::Uuid;
 
-use crate::{Checkpoint, ReadModelError, UserRow};
+use crate::{Checkpoint, Gone, ReadModelError, UserRow};
 
 /// A user as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct StoredRoom {
     pub room_type: RoomType,
     /// The position of its initiation.
     pub initiated: Position,
+    /// The last message whose text has expired.
+    pub expired: Option<MessageId>,
     /// The position of its deletion.
     pub deleted: Option<Position>,
     /// How many messages went with it.
@@ -52,14 +54,58 @@ pub struct StoredMessage {
     pub room: RoomId,
     /// Who wrote it.
     pub author: UserId,
-    /// The text; gone once deleted.
+    /// The text as posted; gone once deleted, expired or erased.
     pub text: Option<String>,
     /// When it was posted.
     pub created_at: Timestamp,
-    /// Whether queries leave it out.
+    /// What it says since it was last edited.
+    pub edit: Option<StoredText>,
+    /// Whether queries take it for deleted.
     pub deleted: bool,
-    /// The position of its first deletion.
-    pub deleted_at: Option<Position>,
+    /// Its first deletion.
+    pub deletion: Option<StoredDeletion>,
+}
+
+/// What a message says since an edit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredText {
+    /// The position of the edit.
+    pub position: Position,
+    /// The text; gone with that of the message.
+    pub text: Option<String>,
+    /// When it was edited.
+    pub at: Timestamp,
+}
+
+/// A message's deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDeletion {
+    /// Its position.
+    pub position: Position,
+    /// When and by whom.
+    pub gone: Gone,
+}
+
+/// An edit, the newest of its message or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEdit {
+    /// The room; zero as in [`StoredMessage::room`].
+    pub room: RoomId,
+    /// The message.
+    pub message: MessageId,
+    /// What the message says since then.
+    pub edit: StoredText,
+}
+
+/// Somebody who has been erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredErasure {
+    /// Whoever it is.
+    pub user: UserId,
+    /// The position of the first erasure.
+    pub position: Position,
+    /// When and by whom.
+    pub gone: Gone,
 }
 
 /// That somebody read a room: the messages after `from`, up to and with `up_to`.
@@ -146,6 +192,26 @@ pub trait Snapshot: Send {
         after: Option<MessageId>,
         limit: u32,
     ) -> Result<Vec<StoredMessage>, ReadModelError>;
+
+    /// Edits, by position.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn edits(
+        &mut self,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<StoredEdit>, ReadModelError>;
+
+    /// Those who have been erased, by id.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn erasures(
+        &mut self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Vec<StoredErasure>, ReadModelError>;
 
     /// Read marks, by position.
     ///

@@ -8,6 +8,7 @@
 mod apply;
 mod catalogue;
 mod lease;
+mod purge;
 mod queries;
 mod search;
 mod snapshot;
@@ -17,18 +18,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use events::{MessageId, Position, RoomId, UserId};
+use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::Semaphore;
 
 pub use self::catalogue::SqliteCatalogue;
 use crate::{
-    Batch, Checkpoint, DeadLetter, Fence, Lease, MessageRow, Page, Projection, ReadModelError,
-    ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
+    Batch, Checkpoint, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page, Projection,
+    ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// How long a connection waits for another process's write to end.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,6 +135,10 @@ async fn blocking<T: Send + 'static>(
 
 fn open_writer(path: &Path) -> Result<Connection, ReadModelError> {
     let mut connection = open_shared(path)?;
+    // What is deleted or replaced is overwritten at once, not when its place is needed.
+    connection
+        .pragma_update(None, "secure_delete", true)
+        .map_err(failure)?;
     create_tables(&mut connection)?;
     Ok(connection)
 }
@@ -289,6 +294,10 @@ impl Projection for SqliteReadModels {
             .await
     }
 
+    async fn purge(&self) -> Result<(), ReadModelError> {
+        self.write(purge::purge).await
+    }
+
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {
         let letter = letter.clone();
         self.write(move |connection| apply::set_aside(connection, &letter).map_err(failure))
@@ -345,6 +354,26 @@ impl ReadModels for SqliteReadModels {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         self.read(move |snapshot| queries::conversation(snapshot, room, page))
+            .await
+    }
+
+    async fn history(
+        &self,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Option<HistoryRow>, ReadModelError> {
+        self.read(move |snapshot| queries::history(snapshot, room, message))
+            .await
+    }
+
+    async fn expirable(
+        &self,
+        room_type: RoomType,
+        before: Timestamp,
+        after: Option<RoomId>,
+        limit: u32,
+    ) -> Result<Vec<(RoomId, MessageId)>, ReadModelError> {
+        self.read(move |snapshot| queries::expirable(snapshot, room_type, before, after, limit))
             .await
     }
 

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every route of the contract and of Hansard's own, with the statuses that the other suites see.
-const OPERATIONS: [(&str, &str, &[u16]); 16] = [
+const OPERATIONS: [(&str, &str, &[u16]); 20] = [
     ("post", "/login/{userId}", &[200, 400, 404, 503]),
     ("get", "/users", &[200, 400, 401, 503]),
     ("post", "/users", &[200, 400, 401, 403, 413, 415, 422, 503]),

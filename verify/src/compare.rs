@@ -6,11 +6,11 @@ use std::fmt::Display;
 
 use events::{MessageId, Position, RoomId, UserId};
 use read_models::{
-    ReadModelError, Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom,
-    StoredUser,
+    Gone, ReadModelError, Snapshot, StoredEdit, StoredErasure, StoredKey, StoredMark, StoredMember,
+    StoredMessage, StoredRoom, StoredText, StoredUser,
 };
 
-use crate::fold::{Fold, Mark, Message, Room, Shard, TextHash, User};
+use crate::fold::{Edit, Fold, Mark, Message, Room, Shard, Text, TextHash, User};
 use crate::keys::Keys;
 use crate::report::{Kind, Report};
 
@@ -77,10 +77,13 @@ pub(crate) async fn shard(
     compared.rooms += fold.rooms.len() as u64;
     compared.messages += fold.messages.len() as u64;
     compared.marks += fold.marks.len() as u64;
+    compared.edits += fold.edits.len() as u64;
     members(&fold, shard, snapshot, report).await?;
-    users(&mut fold, shard, snapshot, report).await?;
-    rooms(&mut fold, shard, snapshot, report).await?;
+    edits(&fold, shard, snapshot, report).await?;
     messages(&mut fold, shard, snapshot, report).await?;
+    users(&mut fold, shard, snapshot, report).await?;
+    erasures(&fold, shard, snapshot, report).await?;
+    rooms(&mut fold, shard, snapshot, report).await?;
     marks(&mut fold, shard, snapshot, report).await
 }
 
@@ -114,16 +117,8 @@ fn user(stored: &StoredUser, expected: &User) -> Differing {
         stored.created,
         expected.created,
     );
-    differing.text(
-        "the first name",
-        Some(&row.first_name),
-        Some(expected.first_name),
-    );
-    differing.text(
-        "the last name",
-        Some(&row.last_name),
-        Some(expected.last_name),
-    );
+    differing.text("the first name", Some(&row.first_name), expected.first_name);
+    differing.text("the last name", Some(&row.last_name), expected.last_name);
     differing.field("the type", row.user_type, expected.user_type);
     differing.field(
         "the time of its creation",
@@ -169,6 +164,11 @@ fn room(stored: &StoredRoom, expected: &Room) -> Differing {
         "the position of its initiation",
         stored.initiated,
         expected.initiated,
+    );
+    differing.optional(
+        "the last message whose text has expired",
+        stored.expired,
+        expected.expired.map(MessageId::at),
     );
     differing.optional(
         "the position of its deletion",
@@ -229,6 +229,79 @@ async fn members(
     Ok(())
 }
 
+async fn erasures(
+    fold: &Fold,
+    shard: Shard,
+    snapshot: &mut dyn Snapshot,
+    report: &mut Report,
+) -> Result<(), ReadModelError> {
+    let erased = fold.erasures.keys().copied();
+    let mut missing: HashSet<UserId> = erased.filter(|id| shard.holds(id.as_uuid())).collect();
+    report.compared.erasures += missing.len() as u64;
+    for_each_stored!(
+        snapshot.erasures,
+        |erasure: &StoredErasure| erasure.user,
+        |stored| {
+            let id = stored.user;
+            if !shard.holds(id.as_uuid()) {
+                continue;
+            }
+            let Some(expected) = fold.erasures.get(&id).filter(|_| missing.remove(&id)) else {
+                report.differs(Kind::Erasure, id, SURPLUS.to_owned());
+                continue;
+            };
+            let mut differing = Differing::default();
+            differing.field("position", stored.position, expected.position);
+            differing.gone("it", Some(stored.gone), Some(expected.gone));
+            differing.report(Kind::Erasure, id, report);
+        }
+    );
+    for id in sorted(missing.into_iter()) {
+        report.differs(Kind::Erasure, id, MISSING.to_owned());
+    }
+    Ok(())
+}
+
+/// Edits come before any message is taken out: whether their texts are gone is seen from it.
+async fn edits(
+    fold: &Fold,
+    shard: Shard,
+    snapshot: &mut dyn Snapshot,
+    report: &mut Report,
+) -> Result<(), ReadModelError> {
+    let mut missing: HashSet<Position> = fold.edits.keys().copied().collect();
+    for_each_stored!(
+        snapshot.edits,
+        |edit: &StoredEdit| edit.edit.position,
+        |stored| {
+            let id = stored.edit.position;
+            match fold.edits.get(&id).filter(|_| missing.remove(&id)) {
+                Some(expected) => {
+                    let mut differing = Differing::default();
+                    differing.field("the room", stored.room, expected.room);
+                    differing.field(
+                        "the message",
+                        stored.message,
+                        MessageId::at(expected.message),
+                    );
+                    let message = &fold.messages[&expected.message];
+                    differing.edit(fold, message, &stored.edit, expected);
+                    differing.report(Kind::Edit, id, report);
+                }
+                None if shard.holds(stored.room.as_uuid()) => {
+                    report.differs(Kind::Edit, id, SURPLUS.to_owned());
+                }
+                None => {}
+            }
+        }
+    );
+    for id in sorted(missing.into_iter()) {
+        report.differs(Kind::Edit, id, MISSING.to_owned());
+    }
+    Ok(())
+}
+
+/// Messages come before rooms are taken out: whether their texts have expired is seen from these.
 async fn messages(
     fold: &mut Fold,
     shard: Shard,
@@ -241,7 +314,9 @@ async fn messages(
         |stored| {
             let id = stored.id;
             match fold.messages.remove(&id.position()) {
-                Some(expected) => message(&stored, &expected).report(Kind::Message, id, report),
+                Some(expected) => {
+                    message(fold, &stored, &expected).report(Kind::Message, id, report);
+                }
                 // Of another shard, unless its room says that it should be here.
                 None if shard.holds(stored.room.as_uuid()) => {
                     report.differs(Kind::Message, id, SURPLUS.to_owned());
@@ -256,26 +331,42 @@ async fn messages(
     Ok(())
 }
 
-fn message(stored: &StoredMessage, expected: &Message) -> Differing {
-    let deleted = expected.deleted_at.is_some();
+fn message(fold: &Fold, stored: &StoredMessage, expected: &Message) -> Differing {
+    let deletion = expected.deletion.as_deref();
     let mut differing = Differing::default();
     differing.field("the room", stored.room, expected.room);
     differing.field("the author", stored.author, expected.author);
     differing.text(
         "the text",
         stored.text.as_deref(),
-        (!deleted).then_some(expected.text),
+        fold.text(stored.id.position(), expected, expected.text),
     );
     differing.field(
         "the time of posting",
         stored.created_at,
         expected.created_at,
     );
-    differing.field("whether it is deleted", stored.deleted, deleted);
+    differing.optional(
+        "the position of the newest edit",
+        stored.edit.as_ref().map(|edit| edit.position),
+        expected.edit,
+    );
+    if let Some(edit) = &stored.edit
+        && let Some(newest) = fold.edits.get(&edit.position)
+        && newest.message == stored.id.position()
+    {
+        differing.edit(fold, expected, edit, newest);
+    }
+    differing.field("whether it is deleted", stored.deleted, deletion.is_some());
     differing.optional(
         "the position of its deletion",
-        stored.deleted_at,
-        expected.deleted_at,
+        stored.deletion.as_ref().map(|deletion| deletion.position),
+        deletion.map(|deletion| deletion.position),
+    );
+    differing.gone(
+        "its deletion",
+        stored.deletion.as_ref().map(|deletion| deletion.gone),
+        deletion.map(|deletion| deletion.gone),
     );
     differing
 }
@@ -345,12 +436,37 @@ impl Differing {
         self.field(name, shown(stored), shown(expected));
     }
 
+    /// What a message says since an edit.
+    fn edit(&mut self, fold: &Fold, message: &Message, stored: &StoredText, expected: &Edit) {
+        self.field("the time of the edit", stored.at, expected.at);
+        self.text(
+            "the edited text",
+            stored.text.as_deref(),
+            fold.text(expected.message, message, expected.text),
+        );
+    }
+
+    fn gone(&mut self, name: &str, stored: Option<Gone>, expected: Option<Gone>) {
+        let time = |gone: Gone| gone.at;
+        self.optional(
+            &format!("the time of {name}"),
+            stored.map(time),
+            expected.map(time),
+        );
+        let by = |gone: Gone| gone.by;
+        self.optional(
+            &format!("who is behind {name}"),
+            stored.and_then(by),
+            expected.and_then(by),
+        );
+    }
+
     /// Nothing that people wrote is shown.
-    fn text(&mut self, name: &str, stored: Option<&str>, expected: Option<TextHash>) {
+    fn text(&mut self, name: &str, stored: Option<&str>, expected: Text) {
         self.0.extend(match (stored, expected) {
-            (Some(_), None) => Some(format!("{name} is there, should be gone")),
-            (None, Some(_)) => Some(format!("{name} is gone, should be there")),
-            (Some(stored), Some(expected)) if TextHash::of(stored) != expected => {
+            (Some(_), Text::Gone) => Some(format!("{name} is there, should be gone")),
+            (None, Text::Is(_)) => Some(format!("{name} is gone, should be there")),
+            (Some(stored), Text::Is(expected)) if TextHash::of(stored) != expected => {
                 Some(format!("{name} is not the one in the log"))
             }
             _ => None,

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use events::{
-    ConversationRead, Envelope, Event, MessagePosted, Position, RoomId, RoomType, Timestamp,
-    UserId, UserType,
+    ConversationRead, Envelope, Event, MessageEdited, MessagePosted, Names, Position, RoomId,
+    RoomType, Timestamp, UserId, UserType,
 };
-use read_models::COUNT_CAP;
+use read_models::{COUNT_CAP, Gone, StoredDeletion};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -41,10 +41,28 @@ impl TextHash {
     }
 }
 
+/// What is to be stored of a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Text {
+    /// This.
+    Is(TextHash),
+    /// Nothing: it is gone.
+    Gone,
+    /// This or nothing: its key has been destroyed, perhaps before it was projected, and the event that says
+    /// why has not come yet.
+    Unreadable,
+}
+
+impl Text {
+    fn of(text: Option<&str>) -> Self {
+        text.map_or(Self::Unreadable, |text| Self::Is(TextHash::of(text)))
+    }
+}
+
 pub(crate) struct User {
     pub(crate) created: Position,
-    pub(crate) first_name: TextHash,
-    pub(crate) last_name: TextHash,
+    pub(crate) first_name: Text,
+    pub(crate) last_name: Text,
     pub(crate) user_type: UserType,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
@@ -57,6 +75,8 @@ pub(crate) struct Room {
     /// None once deleted, as everything below.
     pub(crate) members: Vec<UserId>,
     pub(crate) deletion: Option<Deletion>,
+    /// The last message whose text has expired.
+    pub(crate) expired: Option<Position>,
     /// All that was posted, deleted or not, in order.
     posted: Vec<Position>,
     marks: Vec<Position>,
@@ -73,9 +93,26 @@ pub(crate) struct Deletion {
 pub(crate) struct Message {
     pub(crate) room: RoomId,
     pub(crate) author: UserId,
-    pub(crate) text: TextHash,
+    /// As far as nothing else says that it is gone, see [`Fold::text`].
+    pub(crate) text: Text,
     pub(crate) created_at: Timestamp,
-    pub(crate) deleted_at: Option<Position>,
+    /// The newest.
+    pub(crate) edit: Option<Position>,
+    /// The first.
+    pub(crate) deletion: Option<Box<StoredDeletion>>,
+}
+
+pub(crate) struct Edit {
+    pub(crate) room: RoomId,
+    pub(crate) message: Position,
+    /// As that of a message.
+    pub(crate) text: Text,
+    pub(crate) at: Timestamp,
+}
+
+pub(crate) struct Erasure {
+    pub(crate) position: Position,
+    pub(crate) gone: Gone,
 }
 
 pub(crate) struct Mark {
@@ -92,6 +129,9 @@ pub(crate) struct Fold {
     pub(crate) users: HashMap<UserId, User>,
     pub(crate) rooms: HashMap<RoomId, Room>,
     pub(crate) messages: HashMap<Position, Message>,
+    pub(crate) edits: HashMap<Position, Edit>,
+    /// Of everybody, whatever the shard: their texts are in rooms of all shards.
+    pub(crate) erasures: HashMap<UserId, Erasure>,
     pub(crate) marks: HashMap<Position, Mark>,
 }
 
@@ -102,6 +142,8 @@ impl Fold {
             users: HashMap::new(),
             rooms: HashMap::new(),
             messages: HashMap::new(),
+            edits: HashMap::new(),
+            erasures: HashMap::new(),
             marks: HashMap::new(),
         }
     }
@@ -110,13 +152,22 @@ impl Fold {
     /// key must be left out; see [`crate::keys`].
     pub(crate) fn event(&mut self, position: Position, envelope: &Envelope) {
         let at = envelope.at;
+        let gone = Gone {
+            at,
+            by: envelope.actor,
+        };
         match &envelope.event {
             Event::UserCreated(event) => {
                 if self.shard.holds(event.user_id.as_uuid()) {
+                    let is_erased = self.erasures.contains_key(&event.user_id);
+                    let name = |name: fn(&Names) -> &str| match is_erased {
+                        true => Text::of(Some("")),
+                        false => Text::of(event.names.as_ref().map(name)),
+                    };
                     self.users.entry(event.user_id).or_insert_with(|| User {
                         created: position,
-                        first_name: TextHash::of(event.first_name()),
-                        last_name: TextHash::of(event.last_name()),
+                        first_name: name(|names| &names.first_name),
+                        last_name: name(|names| &names.last_name),
                         user_type: event.user_type,
                         created_at: at,
                         updated_at: at,
@@ -124,15 +175,11 @@ impl Fold {
                     });
                 }
             }
-            Event::UserDeleted(event) => {
-                if let Some(user) = self.users.get_mut(&event.user_id)
-                    && !user.deleted
-                {
-                    user.first_name = TextHash::of("");
-                    user.last_name = TextHash::of("");
-                    user.updated_at = at;
-                    user.deleted = true;
-                }
+            Event::UserDeleted(event) => self.delete_user(event.user_id, at),
+            Event::UserErased(event) => {
+                self.delete_user(event.user_id, at);
+                let erasure = Erasure { position, gone };
+                self.erasures.entry(event.user_id).or_insert(erasure);
             }
             Event::RoomInitiated(event) => {
                 if self.shard.holds(event.room_id.as_uuid()) {
@@ -141,6 +188,7 @@ impl Fold {
                         initiated: position,
                         members: event.members.clone(),
                         deletion: None,
+                        expired: None,
                         posted: Vec::new(),
                         marks: Vec::new(),
                         read: HashMap::new(),
@@ -149,20 +197,40 @@ impl Fold {
             }
             Event::RoomDeleted(event) => self.delete_room(event.room_id, position),
             Event::MessagePosted(event) => self.post(event, position, at),
+            Event::MessageEdited(event) => self.edit(event, position, at),
             Event::MessageDeleted(event) => {
                 if let Some(message) = self.messages.get_mut(&event.message_id.position())
                     && message.room == event.room_id
                 {
-                    message.deleted_at.get_or_insert(position);
+                    let deletion = StoredDeletion { position, gone };
+                    message.deletion.get_or_insert(Box::new(deletion));
                 }
             }
-            Event::UserErased(_)
-            | Event::MessageEdited(_)
-            | Event::MessageExpired(_)
-            | Event::RoomHeld(_)
-            | Event::RoomReleased(_)
-            | Event::AuditRead(_) => {}
+            Event::MessageExpired(event) => {
+                if let Some(room) = self.rooms.get_mut(&event.room_id)
+                    && room.deletion.is_none()
+                {
+                    // Nothing at or after the event itself can have expired.
+                    let last = Position::new(position.get() - 1);
+                    let up_to = event.up_to.position().min(last);
+                    room.expired = room
+                        .expired
+                        .max(Some(up_to).filter(|it| *it > Position::ZERO));
+                }
+            }
+            Event::RoomHeld(_) | Event::RoomReleased(_) | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => self.read(event, position, at),
+        }
+    }
+
+    fn delete_user(&mut self, user: UserId, at: Timestamp) {
+        if let Some(user) = self.users.get_mut(&user)
+            && !user.deleted
+        {
+            user.first_name = Text::of(Some(""));
+            user.last_name = Text::of(Some(""));
+            user.updated_at = at;
+            user.deleted = true;
         }
     }
 
@@ -176,7 +244,7 @@ impl Fold {
         };
         let posted = std::mem::take(&mut room.posted).into_iter();
         let removed = posted.filter_map(|message| self.messages.remove(&message));
-        let messages = removed.filter(|message| message.deleted_at.is_none());
+        let messages = removed.filter(|message| message.deletion.is_none());
         room.deletion = Some(Deletion {
             position,
             messages: messages.count() as u64,
@@ -184,6 +252,8 @@ impl Fold {
         for mark in std::mem::take(&mut room.marks) {
             self.marks.remove(&mark);
         }
+        self.edits.retain(|_, edit| edit.room != id);
+        room.expired = None;
         room.members = Vec::new();
         room.read = HashMap::new();
     }
@@ -202,11 +272,42 @@ impl Fold {
         let message = Message {
             room: event.room_id,
             author: event.author,
-            text: TextHash::of(event.message_text.as_deref().unwrap_or_default()),
+            text: Text::of(event.message_text.as_deref()),
             created_at: at,
-            deleted_at: None,
+            edit: None,
+            deletion: None,
         };
         self.messages.insert(position, message);
+    }
+
+    /// Only the author's, and only while there is a text.
+    fn edit(&mut self, event: &MessageEdited, position: Position, at: Timestamp) {
+        let id = event.message_id.position();
+        let Some(message) = self.messages.get_mut(&id) else {
+            return;
+        };
+        let expired = self.rooms[&message.room].expired;
+        let is_its = (message.room, message.author) == (event.room_id, event.author);
+        if !is_its || message.deletion.is_some() || expired.is_some_and(|up_to| id <= up_to) {
+            return;
+        }
+        message.edit = Some(position);
+        let edit = Edit {
+            room: event.room_id,
+            message: id,
+            text: Text::of(event.message_text.as_deref()),
+            at,
+        };
+        self.edits.insert(position, edit);
+    }
+
+    /// What is to be stored of a text of this message, as posted or by an edit.
+    pub(crate) fn text(&self, id: Position, message: &Message, text: Text) -> Text {
+        let expired = self.rooms.get(&message.room).and_then(|room| room.expired);
+        let is_gone = message.deletion.is_some()
+            || expired.is_some_and(|up_to| id <= up_to)
+            || self.erasures.contains_key(&message.author);
+        if is_gone { Text::Gone } else { text }
     }
 
     /// A mark goes up to the newest message there was, deleted or not, and only forward.
@@ -252,6 +353,6 @@ impl Fold {
     }
 
     fn is_live(&self, message: &Position) -> bool {
-        self.messages[message].deleted_at.is_none()
+        self.messages[message].deletion.is_none()
     }
 }

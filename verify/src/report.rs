@@ -11,6 +11,8 @@ use serde::Serialize;
 pub enum Kind {
     /// Users.
     User,
+    /// Erasures of users.
+    Erasure,
     /// Rooms.
     Room,
     /// Members of rooms, with the place of the room in each one's list of recent conversations and the
@@ -18,6 +20,8 @@ pub enum Kind {
     Member,
     /// Messages.
     Message,
+    /// Edits of messages.
+    Edit,
     /// Read marks.
     Mark,
     /// Idempotency keys.
@@ -30,9 +34,11 @@ impl fmt::Display for Kind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::User => "user",
+            Self::Erasure => "erasure",
             Self::Room => "room",
             Self::Member => "member",
             Self::Message => "message",
+            Self::Edit => "edit",
             Self::Mark => "mark",
             Self::Key => "key",
             Self::Event => "event",
@@ -67,9 +73,11 @@ impl fmt::Display for Difference {
 #[allow(missing_docs)]
 pub struct Counts {
     pub users: u64,
+    pub erasures: u64,
     pub rooms: u64,
     pub members: u64,
     pub messages: u64,
+    pub edits: u64,
     pub marks: u64,
     pub keys: u64,
 }
@@ -148,9 +156,11 @@ impl fmt::Display for Report {
         }
         let Counts {
             users,
+            erasures,
             rooms,
             members,
             messages,
+            edits,
             marks,
             keys,
         } = self.compared;
@@ -161,8 +171,8 @@ impl fmt::Display for Report {
         };
         write!(
             formatter,
-            "{found} up to position {}, of {}: compared {users} users, {rooms} rooms, {members} members with \
-             their recent rooms and unread counts, {messages} messages, {marks} marks, {keys} keys",
+            "{found} up to position {}, of {}: compared {users} users, {erasures} erasures, {rooms} rooms, {members} members with \
+             their recent rooms and unread counts, {messages} messages, {edits} edits, {marks} marks, {keys} keys",
             self.position, self.log_end
         )
     }

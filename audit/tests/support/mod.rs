@@ -13,27 +13,18 @@ use events::{
     ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Names, RoomId,
     RoomInitiated, RoomType, Subject, Timestamp, UserCreated, UserDeleted, UserId, UserType,
 };
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use keys::{Keyring, Record};
 use uuid::Uuid;
 
 /// A log in memory, for reading only.
+#[derive(Default)]
 pub struct GivenLog {
     pub events: Vec<Recorded>,
-    /// What its personal texts are sealed with.
-    pub keyring: Keyring,
+    /// What is to be sealed: the event at each place, unless there are only bytes.
+    pub envelopes: Vec<Option<Envelope>>,
     /// Reading fails behind this position.
     pub fails_after: Option<Position>,
-}
-
-impl Default for GivenLog {
-    fn default() -> Self {
-        Self {
-            events: Vec::new(),
-            keyring: Keyring::in_memory(),
-            fails_after: None,
-        }
-    }
 }
 
 const fn user(number: u128) -> UserId {
@@ -62,6 +53,7 @@ pub fn position(sequence: u64) -> Position {
 impl GivenLog {
     /// Adds an event by `actor`, stored so many seconds after 17:00.
     pub fn event(self, stored: u64, actor: Option<UserId>, event: Event) -> Self {
+        let subject = event.subject().to_string();
         let envelope = Envelope {
             id: Uuid::from_u128(self.events.len() as u128 + 1),
             at: at(stored),
@@ -69,14 +61,10 @@ impl GivenLog {
             key: None,
             event,
         };
-        // Keys in memory are there at once.
-        let sealed = self
-            .keyring
-            .seal(&envelope)
-            .now_or_never()
-            .unwrap()
-            .unwrap();
-        self.bytes(stored, sealed.subject.to_string(), sealed.payload)
+        let mut log = self.bytes(stored, subject, envelope.to_json());
+        log.envelopes.pop();
+        log.envelopes.push(Some(envelope));
+        log
     }
 
     /// Adds bytes, whatever they are.
@@ -87,16 +75,23 @@ impl GivenLog {
             stored_at: at(stored),
             payload: payload.into(),
         });
+        self.envelopes.push(None);
         self
     }
 
-    pub fn done(self) -> Record {
-        let keyring = self.keyring.clone();
+    /// The log, with its events sealed, and the keys to them.
+    pub async fn done(mut self) -> Record {
+        let keyring = Keyring::in_memory();
+        for (recorded, envelope) in self.events.iter_mut().zip(&self.envelopes) {
+            if let Some(envelope) = envelope {
+                recorded.payload = keyring.seal(envelope).await.unwrap().payload;
+            }
+        }
         Record::new(Arc::new(self), keyring)
     }
 }
 
-/// Positions 1 to 11; Anna audits. 8 is no event; the clock jumps back before 6.
+/// Positions 1 to 11; Anna is support. 8 is no event; the clock jumps back before 6.
 pub fn history() -> GivenLog {
     let created = |user_id, user_type| {
         Event::UserCreated(UserCreated {

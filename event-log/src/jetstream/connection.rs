@@ -45,9 +45,9 @@ impl Link {
     }
 }
 
-/// A connection to the servers.
+/// A connection to NATS servers. Clones share it.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub struct Connection {
     client: Client,
     context: jetstream::Context,
     link: watch::Receiver<Link>,
@@ -90,7 +90,12 @@ impl MissWatch {
 }
 
 impl Connection {
-    pub(super) async fn open(address: &NatsAddress) -> Result<Self, LogError> {
+    /// Connects to one of the servers.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when no server answers within a few seconds; [`LogError::Unusable`] when the
+    /// login is refused.
+    pub async fn open(address: &NatsAddress) -> Result<Self, LogError> {
         let (report, link) = watch::channel(Link {
             up: true,
             losses: 0,
@@ -172,7 +177,10 @@ impl Connection {
 
     /// Sends a request until there is an answer or the deadline has passed. The request must bear
     /// repetition.
-    pub(super) async fn request(
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`], [`LogError::Unavailable`].
+    pub async fn request(
         &self,
         subject: &str,
         headers: Option<HeaderMap>,

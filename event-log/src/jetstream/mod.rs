@@ -39,6 +39,8 @@ use connection::Connection;
 use delivery::Delivery;
 use signals::NatsSignals;
 
+pub use connection::Connection as NatsConnection;
+
 /// Every subject of the log.
 const SUBJECTS: &str = "chat.>";
 

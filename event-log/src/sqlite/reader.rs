@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::schema;
 use crate::rooms::{RoomSet, subjects_of};
+use crate::sqlite_file;
 use crate::{Filter, LogError, Recorded};
 
 /// How many queries run at once.
@@ -58,7 +59,7 @@ impl Readers {
             Ok((connection, answer))
         };
         // A connection that failed is closed: the next one is opened anew.
-        let (connection, answer) = run().map_err(|error| schema::failed(&error))?;
+        let (connection, answer) = run().map_err(|error| sqlite_file::failed(&error))?;
         self.lock().push(connection);
         Ok(answer)
     }

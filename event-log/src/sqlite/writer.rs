@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::reader::{last_position, position, sql};
 use super::schema;
+use crate::sqlite_file;
 use crate::{Appended, ExpectText, LogError, NewEvent};
 
 /// How many appends may wait; more callers wait to get in.
@@ -65,7 +66,7 @@ pub(super) fn watch_other_processes(
     path: &Path,
     committed: watch::Sender<Position>,
 ) -> Result<(), LogError> {
-    let connection = schema::open_reader(path).map_err(|error| schema::failed(&error))?;
+    let connection = schema::open_reader(path).map_err(|error| sqlite_file::failed(&error))?;
     // The log itself holds one sender and the writer another; when they are gone, nobody is left who
     // could follow.
     spawn("log-watcher", move || {
@@ -175,7 +176,7 @@ fn commit(connection: &mut Connection, group: &[Job]) -> Result<Vec<Outcome>, Lo
         transaction.commit()?;
         Ok(outcomes)
     };
-    run().map_err(|error| schema::failed(&error))
+    run().map_err(|error| sqlite_file::failed(&error))
 }
 
 /// Appends one event in a transaction that shows all earlier ones, those of the same group included.

@@ -1,7 +1,7 @@
 //! The frames that clients are sent.
 
 use axum::extract::ws::Utf8Bytes;
-use contract::{Post, User};
+use contract::{Edit, Post, User};
 use events::{MessageId, Room, RoomId, RoomType, Timestamp, UserId};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -109,6 +109,19 @@ pub enum Change<'a> {
         /// The message, as the answer to posting it shows it.
         #[schema(value_type = Post)]
         message: &'a Post,
+    },
+    /// The author gave a message another text. One that comes after the message's deletion is void.
+    #[serde(rename = "message edited", rename_all = "camelCase")]
+    MessageEdited {
+        /// Where.
+        #[schema(value_type = String)]
+        room: RoomId,
+        /// The event's position.
+        #[schema(value_type = String, example = "0000000000000007-3aefbf0d")]
+        position: Cursor,
+        /// What the message says now.
+        #[schema(value_type = Edit)]
+        edit: &'a Edit,
     },
     /// A message was deleted. May come more than once for one message.
     #[serde(rename = "message deleted", rename_all = "camelCase")]

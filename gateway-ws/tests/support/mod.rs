@@ -9,9 +9,9 @@ use directory::Directory;
 use event_log::testing::NatsServer;
 use event_log::{Expect, Filter, JetStreamLog, LogUrl, SqliteLog};
 use events::{
-    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Names, Position,
-    RoomDeleted, RoomId, RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserId,
-    UserType,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageEdited, MessageId, MessagePosted,
+    Names, Position, RoomDeleted, RoomId, RoomInitiated, RoomType, Timestamp, UserCreated,
+    UserDeleted, UserErased, UserId, UserType,
 };
 use futures::{SinkExt, StreamExt};
 use gateway_ws::{Limits, Options};
@@ -301,6 +301,25 @@ pub async fn delete_message(record: &Record, room_id: RoomId, message: Position)
     let event = Event::MessageDeleted(MessageDeleted {
         room_id,
         message_id: MessageId::at(message),
+    });
+    append(record, event, None).await
+}
+
+pub fn edited(room_id: RoomId, author: UserId, message: Position, text: &str) -> Event {
+    Event::MessageEdited(MessageEdited {
+        room_id,
+        message_id: MessageId::at(message),
+        author,
+        posted_at: Timestamp::now(),
+        message_text: Some(text.to_owned()),
+    })
+}
+
+pub async fn erase_user(record: &Record, user_id: UserId) -> Position {
+    let event = Event::UserErased(UserErased {
+        user_id,
+        user_type: UserType::Consumer,
+        created_at: Timestamp::now(),
     });
     append(record, event, None).await
 }

@@ -8,18 +8,25 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use events::{RoomId, UserId};
+use events::{Event, RoomId, UserId};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use mongodb::bson::{Binary, Document, doc, from_document, spec::BinarySubtype};
+use mongodb::Collection;
+use mongodb::bson::{Bson, Document, doc, from_document};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::documents::{
-    CheckpointDocument, DeadLetterDocument, KeyDocument, MarkDocument, MessageDocument,
-    RoomDocument,
+    CheckpointDocument, DeadLetterDocument, DeletionDocument, ErasureDocument, MarkDocument,
+    MessageDocument, RoomDocument, TextDocument,
 };
-use super::plan::{self, Known, Plan, Reading, RoomDeletionAt, Touched, UserDeletion, plan};
-use super::{MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault, hint, insert, lease};
+use super::plan::{
+    self, Expiry, Known, Plan, Posted, Reading, RoomDeletionAt, Touched, UserDeletion, plan,
+};
+use super::queries::collected;
+use super::{
+    EDITS_OF_MESSAGE, MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, SIDE_BY_SIDE, Store, failure, fault,
+    hint, insert, lease,
+};
 use crate::rows::{millis, sequence};
 use crate::{Batch, DeadLetter, Entry, Fence, ReadModelError};
 
@@ -28,6 +35,12 @@ const SHARDS: usize = 4;
 
 /// Batches with fewer messages than this are inserted at once: another round trip costs more.
 const WORTH_SHARDING: usize = 200;
+
+/// Ids that one query looks for.
+const IDS_AT_ONCE: usize = 10_000;
+
+/// Rooms whose texts one command removes.
+const ROOMS_AT_ONCE: usize = 200;
 
 /// Statements in one `update` command.
 const STATEMENTS: usize = 500;
@@ -41,7 +54,9 @@ pub enum Phase {
     Created,
     /// Messages.
     Posted,
-    /// Deletions of users and messages, and read marks.
+    /// Edits.
+    Edited,
+    /// Deletions of users and messages, texts that are gone, and read marks.
     Changed,
     /// Deletions of rooms: the first half, after which they are hidden.
     RoomsHidden,
@@ -178,7 +193,11 @@ impl Store {
             messages,
             keys,
             reads,
+            erasures,
+            edits,
+            edited,
             message_deletions,
+            expiries,
             user_deletions,
             room_deletions,
             touched,
@@ -186,28 +205,42 @@ impl Store {
         drop(entries);
         interruption.at(Phase::Planned).await?;
 
-        let (users, rooms, keys) = futures::join!(
+        let (users, rooms, keys, erased) = futures::join!(
             insert(&self.users, users),
             insert(&self.rooms, rooms),
             insert(&self.keys, keys),
+            insert(&self.erasures, erasures.clone()),
         );
-        users.and(rooms).and(keys)?;
+        users.and(rooms).and(keys).and(erased)?;
         interruption.at(Phase::Created).await?;
 
         self.insert_messages(messages).await?;
         interruption.at(Phase::Posted).await?;
 
+        insert(&self.edits, edits).await?;
+        let edited = edited.into_iter().map(edit_message).collect();
+        self.update(self.messages.name(), edited).await?;
+        interruption.at(Phase::Edited).await?;
+
+        if !expiries.is_empty() || !erasures.is_empty() {
+            self.note_unpurged(end).await?;
+        }
+        let deleted = message_deletions.keys().copied().collect();
         let message_deletions = message_deletions
             .into_iter()
-            .map(|((message, room), position)| delete_message(message, room, position))
+            .map(|((message, room), deletion)| delete_message(message, room, deletion))
             .collect();
         let user_deletions = user_deletions.into_iter().map(delete_user).collect();
-        let (messages, users, marks) = futures::join!(
+        let (messages, edits, users, expired, erased, marks) = futures::join!(
             self.update(self.messages.name(), message_deletions),
+            self.forget_edits(deleted),
             self.update(self.users.name(), user_deletions),
+            self.expire(expiries),
+            self.erase(&erasures),
             self.insert_marks(&reads, &touched, first),
         );
-        messages.and(users).and(marks)?;
+        messages.and(users)?;
+        edits.and(expired).and(erased).and(marks)?;
         interruption.at(Phase::Changed).await?;
 
         self.delete_rooms(&room_deletions, interruption).await?;
@@ -217,7 +250,7 @@ impl Store {
         interruption.at(Phase::Listed).await
     }
 
-    /// What the database holds of the rooms and keys that the events name.
+    /// What the database holds of the rooms, keys, people and messages that the events name.
     async fn look_up(&self, entries: &[Entry]) -> Result<Known, ReadModelError> {
         let rooms: BTreeSet<String> = entries
             .iter()
@@ -230,33 +263,46 @@ impl Store {
             .map(|entry| entry.envelope.deduplication_id())
             .map(|id| (id.simple().to_string(), id))
             .collect();
-        let rooms = async {
-            if rooms.is_empty() {
-                return Ok(Vec::new());
-            }
-            let ids: Vec<String> = rooms.into_iter().collect();
-            let found = self.rooms.find(doc! { "_id": { "$in": ids } }).await?;
-            found.try_collect::<Vec<RoomDocument>>().await
-        };
-        let known_keys = async {
-            if keys.is_empty() {
-                return Ok(Vec::new());
-            }
-            let ids: Vec<&str> = keys.keys().map(String::as_str).collect();
-            let found = self.keys.find(doc! { "_id": { "$in": ids } }).await?;
-            found.try_collect::<Vec<KeyDocument>>().await
-        };
-        let (rooms, known_keys) = futures::join!(rooms, known_keys);
+        // Whoever has a text here that must not be stored once they have been erased.
+        let people: BTreeSet<String> = entries
+            .iter()
+            .filter_map(|entry| match &entry.envelope.event {
+                Event::UserCreated(event) => Some(event.user_id),
+                Event::UserErased(event) => Some(event.user_id),
+                Event::MessagePosted(event) => Some(event.author),
+                Event::MessageEdited(event) => Some(event.author),
+                _ => None,
+            })
+            .map(|user| user.to_string())
+            .collect();
+        let edited: BTreeSet<i64> = entries
+            .iter()
+            .filter_map(|entry| match &entry.envelope.event {
+                Event::MessageEdited(event) => Some(sequence(event.message_id.position())),
+                _ => None,
+            })
+            .collect();
+        let messages = self.messages.clone_with_type::<Posted>();
+        let ids: Vec<String> = keys.keys().cloned().collect();
+        let (rooms, known_keys, erased, messages) = futures::join!(
+            those_of(&self.rooms, rooms),
+            those_of(&self.keys, ids),
+            those_of(&self.erasures, people),
+            those_of(&messages, edited),
+        );
         Ok(Known {
-            rooms: rooms
-                .map_err(failure)?
-                .into_iter()
-                .map(|room| (room.id, room))
-                .collect(),
-            keys: known_keys
-                .map_err(failure)?
+            rooms: rooms?.into_iter().map(|room| (room.id, room)).collect(),
+            keys: known_keys?
                 .into_iter()
                 .filter_map(|key| Some((*keys.get(&key.deduplication_id)?, key.position)))
+                .collect(),
+            erased: erased?
+                .into_iter()
+                .map(|erasure| (erasure.user, erasure.position))
+                .collect(),
+            messages: messages?
+                .into_iter()
+                .map(|message| (message.id, message))
                 .collect(),
         })
     }
@@ -275,6 +321,131 @@ impl Store {
             .into_iter()
             .map(|shard| insert(&self.messages, shard));
         each(inserts.collect()).await?;
+        Ok(())
+    }
+
+    /// Notes that texts go which have to be purged from the files.
+    async fn note_unpurged(&self, end: i64) -> Result<(), ReadModelError> {
+        let noted = self.checkpoints.update_one(
+            doc! { "_id": self.number },
+            doc! { "$set": { "unpurged": end } },
+        );
+        noted.await.map_err(failure)?;
+        Ok(())
+    }
+
+    /// Removes what messages that are deleted said by editing.
+    async fn forget_edits(&self, messages: Vec<(i64, RoomId)>) -> Result<(), ReadModelError> {
+        let statements = messages
+            .into_iter()
+            .map(|(message, room)| {
+                doc! {
+                    "q": { "room": room.to_string(), "message": message },
+                    "u": { "$unset": { "text": "" } },
+                    "multi": true,
+                    "hint": EDITS_OF_MESSAGE,
+                }
+            })
+            .collect();
+        self.update(self.edits.name(), statements).await?;
+        Ok(())
+    }
+
+    /// Removes texts that have expired, and then notes up to where.
+    async fn expire(&self, expiries: HashMap<RoomId, Expiry>) -> Result<(), ReadModelError> {
+        let expiries: Vec<(String, Expiry)> = expiries
+            .into_iter()
+            .map(|(room, expiry)| (room.to_string(), expiry))
+            .collect();
+        let gone = expiries.iter().map(|(room, expiry)| {
+            let range = doc! { "$gt": expiry.after, "$lte": expiry.up_to };
+            self.remove_texts(
+                doc! { "room": room, "deleted": false, "_id": &range },
+                MESSAGES_OF_ROOM,
+                doc! { "room": room, "message": &range },
+            )
+        });
+        each(gone.collect()).await?;
+        let noted = expiries
+            .iter()
+            .map(|(room, expiry)| {
+                doc! {
+                    "q": { "_id": room, "deletedAt": null },
+                    "u": { "$max": { "expired": expiry.up_to } },
+                }
+            })
+            .collect();
+        self.update(self.rooms.name(), noted).await?;
+        Ok(())
+    }
+
+    /// Removes every text of those who are erased: from the rooms that they are members of, which are all that
+    /// they have written in.
+    async fn erase(&self, erasures: &[ErasureDocument]) -> Result<(), ReadModelError> {
+        for erasure in erasures {
+            let user = erasure.user.to_string();
+            let mut rooms = self
+                .rooms
+                .find(doc! { "members": &user })
+                .sort(doc! { "lastMessage": -1 })
+                .await
+                .map_err(failure)?
+                .try_chunks(ROOMS_AT_ONCE);
+            while let Some(rooms) = rooms.next().await {
+                let rooms = rooms.map_err(|error| failure(error.1))?;
+                let rooms: Vec<String> = rooms.iter().map(|room| room.id.to_string()).collect();
+                let rooms = doc! { "$in": rooms };
+                self.remove_texts(
+                    doc! { "room": &rooms, "deleted": false, "author": &user },
+                    MESSAGES_OF_AUTHORS,
+                    doc! { "room": &rooms, "author": &user },
+                )
+                .await?;
+            }
+            self.redact_dead_letters(erasure.user).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the texts of these messages, to be found by this index, and of these edits.
+    async fn remove_texts(
+        &self,
+        messages: Document,
+        index: &str,
+        edits: Document,
+    ) -> Result<(), ReadModelError> {
+        let (messages, edits) = futures::join!(
+            self.messages
+                .update_many(
+                    messages,
+                    doc! { "$unset": { "text": "", "words": "", "edit.text": "" } }
+                )
+                .hint(hint(index))
+                .into_future(),
+            self.edits
+                .update_many(edits, doc! { "$unset": { "text": "" } })
+                .hint(hint(EDITS_OF_MESSAGE))
+                .into_future(),
+        );
+        messages.and(edits).map_err(failure)?;
+        Ok(())
+    }
+
+    /// Takes payload and reason from the dead letters that are about the user.
+    async fn redact_dead_letters(&self, user: UserId) -> Result<(), ReadModelError> {
+        let letters = self.dead_letters.find(doc! {}).await.map_err(failure)?;
+        let mut letters = letters.map_ok(DeadLetterDocument::into_row);
+        while let Some(letter) = letters.next().await {
+            let mut letter = letter.map_err(failure)?;
+            if letter.users().contains(&user) {
+                letter.redact();
+                let letter = DeadLetterDocument::of(letter);
+                self.dead_letters
+                    .replace_one(doc! { "_id": letter.position }, letter)
+                    .await
+                    .map_err(failure)?;
+            }
+        }
         Ok(())
     }
 
@@ -381,7 +552,7 @@ impl Store {
                         "deletedAt": deletion.position,
                         "deletedMessages": i64::try_from(messages).unwrap_or(i64::MAX),
                     },
-                    "$unset": { "lastMessage": "" },
+                    "$unset": { "lastMessage": "", "expired": "" },
                 },
             )
             .await
@@ -391,14 +562,15 @@ impl Store {
 
     async fn empty_room(&self, room: RoomId) -> Result<(), ReadModelError> {
         let room = room.to_string();
-        let (messages, marks) = futures::join!(
+        let (messages, edits, marks) = futures::join!(
             self.messages
                 .delete_many(doc! { "room": &room })
                 .hint(hint(MESSAGES_OF_ROOM))
                 .into_future(),
+            self.edits.delete_many(doc! { "room": &room }).into_future(),
             self.marks.delete_many(doc! { "room": &room }).into_future(),
         );
-        messages.and(marks).map_err(failure)?;
+        messages.and(edits).and(marks).map_err(failure)?;
         Ok(())
     }
 
@@ -410,7 +582,7 @@ impl Store {
     ) -> Result<(), ReadModelError> {
         let rooms: Vec<RoomId> = touched.keys().copied().collect();
         let statements = touched.into_iter().map(|(room, touched)| async move {
-            let newest = if touched.deletions {
+            let newest = if touched.changes {
                 self.newest_message(room, end, false).await?
             } else {
                 touched.posted.last().copied()
@@ -486,17 +658,15 @@ impl Store {
         Ok(())
     }
 
-    pub(super) async fn set_aside(self, letter: DeadLetter) -> Result<(), ReadModelError> {
-        let letter = DeadLetterDocument {
-            position: sequence(letter.position),
-            subject: letter.subject,
-            payload: Binary {
-                subtype: BinarySubtype::Generic,
-                bytes: letter.payload,
-            },
-            reason: letter.reason,
-        };
-        insert(&self.dead_letters, vec![letter]).await
+    pub(super) async fn set_aside(self, mut letter: DeadLetter) -> Result<(), ReadModelError> {
+        let users: Vec<String> = letter.users().iter().map(UserId::to_string).collect();
+        for users in users.chunks(IDS_AT_ONCE) {
+            let erased = those_of(&self.erasures, users.iter().cloned()).await?;
+            if !erased.is_empty() {
+                letter.redact();
+            }
+        }
+        insert(&self.dead_letters, vec![DeadLetterDocument::of(letter)]).await
     }
 
     /// Runs `update` commands with these statements, and returns how many of them found their document.
@@ -563,10 +733,50 @@ where
     results.into_iter().collect()
 }
 
-fn delete_message(message: i64, room: RoomId, position: i64) -> Document {
+/// Those of the documents with these ids that there are.
+async fn those_of<T>(
+    collection: &Collection<T>,
+    ids: impl IntoIterator<Item = impl Into<Bson>>,
+) -> Result<Vec<T>, ReadModelError>
+where
+    T: for<'a> Deserialize<'a> + Unpin + Send + Sync,
+{
+    let ids: Vec<Bson> = ids.into_iter().map(Into::into).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    collected(collection.find(doc! { "_id": { "$in": ids } }).await).await
+}
+
+fn edit_message((message, edit): (i64, TextDocument)) -> Document {
+    let words = plan::words(edit.text.as_deref());
+    let TextDocument { position, text, at } = edit;
+    let mut set = doc! { "edit.position": position, "edit.at": at, "words": words };
+    let mut change = doc! {};
+    match text {
+        Some(text) => set.insert("edit.text", text),
+        None => change.insert("$unset", doc! { "edit.text": "" }),
+    };
+    change.insert("$set", set);
+    doc! {
+        "q": {
+            "_id": message,
+            "deleted": false,
+            "edit.position": { "$not": { "$gte": position } },
+        },
+        "u": change,
+    }
+}
+
+fn delete_message(message: i64, room: RoomId, deletion: DeletionDocument) -> Document {
+    let DeletionDocument { position, at, by } = deletion;
+    let mut set = doc! { "deleted": true, "deletion.position": position, "deletion.at": at };
+    if let Some(by) = by {
+        set.insert("deletion.by", by.to_string());
+    }
     doc! {
         "q": { "_id": message, "room": room.to_string(), "deleted": false },
-        "u": { "$set": { "deleted": true, "deletedAt": position }, "$unset": { "text": "", "words": "" } },
+        "u": { "$set": set, "$unset": { "text": "", "words": "", "edit.text": "" } },
     }
 }
 

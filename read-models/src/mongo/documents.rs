@@ -3,12 +3,15 @@
 
 use event_log::Incarnation;
 use events::{MessageId, RoomId, RoomType, Timestamp, UserId, UserType};
+use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, DateTime};
 use serde::{Deserialize, Serialize};
 
 use crate::receipts::Mark;
-use crate::rows::{lag, position};
-use crate::{Checkpoint, DeadLetter, MessageRow, ReadModelError, RoomRow, UserRow};
+use crate::rows::{lag, position, sequence};
+use crate::{
+    Checkpoint, DeadLetter, Gone, Left, MessageRow, ReadModelError, RoomRow, StoredText, UserRow,
+};
 
 /// In `users`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +46,9 @@ pub(super) struct RoomDocument {
     /// The newest message; only there when there is one and the room has not been deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_message: Option<i64>,
+    /// The last message whose text has expired; so have those of all before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired: Option<i64>,
     /// The position of its deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<i64>,
@@ -59,17 +65,66 @@ pub(super) struct MessageDocument {
     pub id: i64,
     pub room: RoomId,
     pub author: UserId,
-    /// Gone once deleted.
-    #[serde(default)]
-    pub text: String,
-    /// Those of the text, for search alone: queries leave them out. Gone once deleted.
+    /// As posted. Gone once deleted, expired or erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Those of the newest text, for search alone: queries leave them out. Gone with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<String>,
     pub created_at: DateTime,
-    pub deleted: bool,
-    /// The position of the first deletion.
+    /// The newest edit, so that a page needs no other collection.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub deleted_at: Option<i64>,
+    pub edit: Option<TextDocument>,
+    pub deleted: bool,
+    /// The first deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<DeletionDocument>,
+}
+
+/// In a message: what it says since an edit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct TextDocument {
+    /// Of the edit.
+    pub position: i64,
+    /// Gone with that of the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    pub at: DateTime,
+}
+
+/// In a message: that it was deleted.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct DeletionDocument {
+    pub position: i64,
+    pub at: DateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
+}
+
+/// In `edits`: every text that a message was given by editing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct EditDocument {
+    #[serde(rename = "_id")]
+    pub position: i64,
+    pub room: RoomId,
+    pub message: i64,
+    pub author: UserId,
+    /// Gone with that of the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    pub at: DateTime,
+}
+
+/// In `erasures`: that somebody has been erased, whether there is a document in `users` or not.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct ErasureDocument {
+    #[serde(rename = "_id")]
+    pub user: UserId,
+    /// Of the first erasure.
+    pub position: i64,
+    pub at: DateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
 }
 
 /// In `marks`: that `reader` read the messages after `from`, up to and with `upTo`.
@@ -120,6 +175,9 @@ pub(super) struct CheckpointDocument {
     /// How far behind the log the projector was by the last heartbeat.
     #[serde(default)]
     pub lag_millis: i64,
+    /// The last batch that made texts go, unless they have been purged from the files since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpurged: Option<i64>,
     /// How often the lease was taken.
     pub fence: i64,
     /// Who has the lease.
@@ -136,6 +194,7 @@ impl CheckpointDocument {
             incarnation: None,
             heartbeat: 0,
             lag_millis: 0,
+            unpurged: None,
             fence: 0,
             holder: None,
         }
@@ -179,6 +238,18 @@ impl UserDocument {
 }
 
 impl DeadLetterDocument {
+    pub(super) fn of(letter: DeadLetter) -> Self {
+        Self {
+            position: sequence(letter.position),
+            subject: letter.subject,
+            payload: Binary {
+                subtype: BinarySubtype::Generic,
+                bytes: letter.payload,
+            },
+            reason: letter.reason,
+        }
+    }
+
     pub(super) fn into_row(self) -> DeadLetter {
         DeadLetter {
             position: position(self.position),
@@ -200,14 +271,54 @@ impl RoomDocument {
 }
 
 impl MessageDocument {
-    pub(super) fn into_row(self) -> Result<MessageRow, ReadModelError> {
+    /// Of a room whose texts have expired up to this message.
+    pub(super) fn into_row(self, expired: Option<i64>) -> Result<MessageRow, ReadModelError> {
+        let id = MessageId::at(position(self.id));
+        let (text, edited_at) = match self.edit {
+            None => (self.text, None),
+            Some(edit) => (edit.text, Some(timestamp(edit.at)?)),
+        };
         Ok(MessageRow {
-            id: MessageId::at(position(self.id)),
+            id,
             room: self.room,
             author: self.author,
-            text: self.text,
+            left: Left::of(id, self.deleted, text.is_some(), expired.map(message_id)),
+            text: text.unwrap_or_default(),
             created_at: timestamp(self.created_at)?,
+            edited_at,
             read_by: Vec::new(),
+        })
+    }
+}
+
+pub(super) fn message_id(id: i64) -> MessageId {
+    MessageId::at(position(id))
+}
+
+impl TextDocument {
+    pub(super) fn into_stored(self) -> Result<StoredText, ReadModelError> {
+        Ok(StoredText {
+            position: position(self.position),
+            text: self.text,
+            at: timestamp(self.at)?,
+        })
+    }
+}
+
+impl DeletionDocument {
+    pub(super) fn gone(self) -> Result<Gone, ReadModelError> {
+        Ok(Gone {
+            at: timestamp(self.at)?,
+            by: self.by,
+        })
+    }
+}
+
+impl ErasureDocument {
+    pub(super) fn gone(self) -> Result<Gone, ReadModelError> {
+        Ok(Gone {
+            at: timestamp(self.at)?,
+            by: self.by,
         })
     }
 }

@@ -9,7 +9,10 @@ use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::IndexOptions;
 use serde::{Deserialize, Serialize};
 
-use super::{MESSAGES_BY_WORD, MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, insert};
+use super::{
+    EDITS_OF_MESSAGE, MESSAGES_BY_WORD, MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, ROOMS_OF_TYPE,
+    Store, failure, insert,
+};
 use crate::ReadModelError;
 
 /// An index to create.
@@ -52,6 +55,12 @@ fn steps() -> Vec<Vec<Index>> {
             "messages",
             doc! { "room": 1, "words": 1, "_id": -1 },
             MESSAGES_BY_WORD,
+        ),
+        index("rooms", doc! { "type": 1, "_id": 1 }, ROOMS_OF_TYPE),
+        index(
+            "edits",
+            doc! { "room": 1, "message": 1, "_id": 1 },
+            EDITS_OF_MESSAGE,
         ),
         index(
             "marks",

@@ -5,21 +5,38 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use events::{Event, Position, RoomId, UserId};
+use events::{Event, MessageEdited, Position, RoomId, UserId};
+use mongodb::bson::DateTime;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::documents::{
-    KeyDocument, MarkDocument, MessageDocument, RoomDocument, UserDocument, date,
+    DeletionDocument, EditDocument, ErasureDocument, KeyDocument, MarkDocument, MessageDocument,
+    RoomDocument, TextDocument, UserDocument, date,
 };
 use crate::rows::{normalised, sequence};
 use crate::{Entry, Words};
 
-/// What the database holds of the rooms and keys that a batch names.
+/// What the database holds of the rooms, keys, people and messages that a batch names.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub rooms: HashMap<RoomId, RoomDocument>,
     /// The position of the first event with the key.
     pub keys: HashMap<Uuid, i64>,
+    /// The position at which somebody was first erased.
+    pub erased: HashMap<UserId, i64>,
+    /// Those that are edited.
+    pub messages: HashMap<i64, Posted>,
+}
+
+/// What must be known of a message to edit it.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Posted {
+    #[serde(rename = "_id")]
+    pub id: i64,
+    pub room: RoomId,
+    pub author: UserId,
+    pub deleted: bool,
 }
 
 /// What to write.
@@ -30,8 +47,13 @@ pub(super) struct Plan {
     pub messages: Vec<MessageDocument>,
     pub keys: Vec<KeyDocument>,
     pub reads: Vec<Reading>,
-    /// The position of the first deletion in the batch of a message that an event says is in a room.
-    pub message_deletions: BTreeMap<(i64, RoomId), i64>,
+    pub erasures: Vec<ErasureDocument>,
+    pub edits: Vec<EditDocument>,
+    /// What edited messages say at the end of the batch.
+    pub edited: HashMap<i64, TextDocument>,
+    /// The first deletion in the batch of a message that an event says is in a room.
+    pub message_deletions: BTreeMap<(i64, RoomId), DeletionDocument>,
+    pub expiries: HashMap<RoomId, Expiry>,
     pub user_deletions: Vec<UserDeletion>,
     pub room_deletions: Vec<RoomDeletionAt>,
     /// The rooms whose newest message may change.
@@ -46,14 +68,23 @@ pub(super) struct Reading {
     pub reader: UserId,
     /// Messages up to and with this one may be read by it.
     pub bound: i64,
-    pub at: mongodb::bson::DateTime,
+    pub at: DateTime,
 }
 
 #[derive(Debug)]
 pub(super) struct UserDeletion {
     pub user: UserId,
     pub position: i64,
-    pub at: mongodb::bson::DateTime,
+    pub at: DateTime,
+}
+
+/// The messages of a room whose texts expire.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expiry {
+    /// Up to where they had expired before.
+    pub after: i64,
+    /// The last of them.
+    pub up_to: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,14 +98,16 @@ pub(super) struct RoomDeletionAt {
 pub(super) struct Touched {
     /// The messages posted, in order.
     pub posted: Vec<i64>,
-    /// Whether messages were deleted, so that the newest one has to be looked up.
-    pub deletions: bool,
+    /// Whether messages were deleted or edited, so that the newest one has to be looked up.
+    pub changes: bool,
 }
 
 /// A room as the events so far leave it.
 struct Room {
     initiated: i64,
     members: Vec<UserId>,
+    /// Up to where its texts have expired.
+    expired: i64,
     /// The position of its deletion. When that is in the database already, an earlier attempt has come as
     /// far, and nothing of the room may be written again, not even what happened before it.
     deleted: Option<i64>,
@@ -85,6 +118,8 @@ pub(super) fn plan(entries: &[Entry], known: Known) -> Plan {
     let mut fold = Fold {
         created: HashSet::new(),
         keys: known.keys,
+        erased: known.erased,
+        messages: known.messages,
         rooms: HashMap::new(),
         plan: Plan::default(),
     };
@@ -92,6 +127,7 @@ pub(super) fn plan(entries: &[Entry], known: Known) -> Plan {
         let room = Room {
             initiated: room.position,
             members: room.members,
+            expired: room.expired.unwrap_or(0),
             deleted: room.deleted_at,
         };
         fold.rooms.insert(id, room);
@@ -105,6 +141,8 @@ pub(super) fn plan(entries: &[Entry], known: Known) -> Plan {
 struct Fold {
     created: HashSet<UserId>,
     keys: HashMap<Uuid, i64>,
+    erased: HashMap<UserId, i64>,
+    messages: HashMap<i64, Posted>,
     rooms: HashMap<RoomId, Room>,
     plan: Plan,
 }
@@ -119,11 +157,13 @@ impl Fold {
         match &entry.envelope.event {
             Event::UserCreated(event) => {
                 if self.created.insert(event.user_id) {
+                    let is_erased = self.erased.contains_key(&event.user_id);
+                    let name = |name: &str| if is_erased { "" } else { name }.to_owned();
                     self.plan.users.push(UserDocument {
                         id: event.user_id,
                         position,
-                        first_name: event.first_name().to_owned(),
-                        last_name: event.last_name().to_owned(),
+                        first_name: name(event.first_name()),
+                        last_name: name(event.last_name()),
                         user_type: event.user_type,
                         created_at: at,
                         updated_at: at,
@@ -131,11 +171,20 @@ impl Fold {
                     });
                 }
             }
-            Event::UserDeleted(event) => self.plan.user_deletions.push(UserDeletion {
-                user: event.user_id,
-                position,
-                at,
-            }),
+            Event::UserDeleted(event) => self.delete_user(event.user_id, position, at),
+            Event::UserErased(event) => {
+                self.delete_user(event.user_id, position, at);
+                let first = *self.erased.entry(event.user_id).or_insert(position);
+                // The same position again: an earlier attempt may not have come to the end of it.
+                if first >= position {
+                    self.plan.erasures.push(ErasureDocument {
+                        user: event.user_id,
+                        position,
+                        at,
+                        by: entry.envelope.actor,
+                    });
+                }
+            }
             Event::RoomInitiated(event) => {
                 // Known already: initiated twice, or written by an earlier attempt at this batch.
                 if self.rooms.contains_key(&event.room_id) {
@@ -145,6 +194,7 @@ impl Fold {
                 let room = Room {
                     initiated: position,
                     members: members.clone(),
+                    expired: 0,
                     deleted: None,
                 };
                 self.rooms.insert(event.room_id, room);
@@ -155,6 +205,7 @@ impl Fold {
                     members,
                     applied: 0,
                     last_message: None,
+                    expired: None,
                     deleted_at: None,
                     deleted_messages: None,
                 });
@@ -163,34 +214,50 @@ impl Fold {
             Event::MessagePosted(event) => {
                 if self.is_open_to(event.room_id, Some(event.author), entry.position) {
                     self.touch(event.room_id).posted.push(position);
+                    let text = self.text_of(event.author, event.message_text.as_ref());
+                    let posted = Posted {
+                        id: position,
+                        room: event.room_id,
+                        author: event.author,
+                        deleted: false,
+                    };
+                    self.messages.insert(position, posted);
                     self.plan.messages.push(MessageDocument {
                         id: position,
                         room: event.room_id,
                         author: event.author,
-                        text: event.message_text.clone().unwrap_or_default(),
-                        words: Words::of(event.message_text.as_deref().unwrap_or_default()).into(),
+                        words: words(text.as_deref()),
+                        text,
                         created_at: at,
+                        edit: None,
                         deleted: false,
-                        deleted_at: None,
+                        deletion: None,
                     });
                 }
             }
+            Event::MessageEdited(event) => self.edit(event, entry.position, at),
             Event::MessageDeleted(event) => {
                 let message = sequence(event.message_id.position());
                 if message < position && self.is_open_to(event.room_id, None, entry.position) {
-                    self.touch(event.room_id).deletions = true;
+                    self.touch(event.room_id).changes = true;
                     self.plan
                         .message_deletions
                         .entry((message, event.room_id))
-                        .or_insert(position);
+                        .or_insert(DeletionDocument {
+                            position,
+                            at,
+                            by: entry.envelope.actor,
+                        });
                 }
             }
-            Event::UserErased(_)
-            | Event::MessageEdited(_)
-            | Event::MessageExpired(_)
-            | Event::RoomHeld(_)
-            | Event::RoomReleased(_)
-            | Event::AuditRead(_) => {}
+            Event::MessageExpired(event) => {
+                if self.is_open_to(event.room_id, None, entry.position) {
+                    // Nothing at or after the event itself can have expired.
+                    let up_to = sequence(event.up_to.position()).min(position - 1);
+                    self.expire(event.room_id, up_to);
+                }
+            }
+            Event::RoomHeld(_) | Event::RoomReleased(_) | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => {
                 if self.is_open_to(event.room_id, Some(event.reader), entry.position) {
                     // Nothing at or after the event itself can have been read.
@@ -235,6 +302,62 @@ impl Fold {
         })
     }
 
+    fn delete_user(&mut self, user: UserId, position: i64, at: DateTime) {
+        self.plan
+            .user_deletions
+            .push(UserDeletion { user, position, at });
+    }
+
+    /// The author's text as it may be stored.
+    fn text_of(&self, author: UserId, text: Option<&String>) -> Option<String> {
+        text.filter(|_| !self.erased.contains_key(&author)).cloned()
+    }
+
+    /// What the database has of the message may be of later than this event, when an earlier attempt came
+    /// further: then the edit is there already.
+    fn edit(&mut self, event: &MessageEdited, position: Position, at: DateTime) {
+        let message = sequence(event.message_id.position());
+        let room = event.room_id;
+        let expired = self.rooms.get(&room).map_or(0, |room| room.expired);
+        let is_known = self.messages.get(&message).is_some_and(|posted| {
+            (posted.room, posted.author) == (room, event.author) && !posted.deleted
+        });
+        if !is_known
+            || message >= sequence(position)
+            || message <= expired
+            || self.plan.message_deletions.contains_key(&(message, room))
+            || !self.is_open_to(room, Some(event.author), position)
+        {
+            return;
+        }
+        self.touch(room).changes = true;
+        let position = sequence(position);
+        let text = self.text_of(event.author, event.message_text.as_ref());
+        self.plan.edits.push(EditDocument {
+            position,
+            room,
+            message,
+            author: event.author,
+            text: text.clone(),
+            at,
+        });
+        let edit = TextDocument { position, text, at };
+        self.plan.edited.insert(message, edit);
+    }
+
+    fn expire(&mut self, id: RoomId, up_to: i64) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        // Texts go before this is noted, so what has expired according to the database is gone.
+        if up_to <= room.expired {
+            return;
+        }
+        let after = std::mem::replace(&mut room.expired, up_to);
+        let expiry = Expiry { after, up_to };
+        self.plan.expiries.entry(id).or_insert(expiry).up_to = up_to;
+    }
+
     fn touch(&mut self, room: RoomId) -> &mut Touched {
         self.plan.touched.entry(room).or_default()
     }
@@ -253,8 +376,14 @@ impl Fold {
             .push(RoomDeletionAt { room: id, position });
         // They would go with the room. Its messages are written all the same: they are counted.
         self.plan.reads.retain(|reading| reading.room != id);
+        self.plan.edits.retain(|edit| edit.room != id);
+        self.plan.expiries.remove(&id);
         self.plan.touched.remove(&id);
     }
+}
+
+pub(super) fn words(text: Option<&str>) -> Vec<String> {
+    text.map(Words::of).unwrap_or_default().into()
 }
 
 /// The marks that `reads` leave.

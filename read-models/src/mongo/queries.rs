@@ -3,23 +3,25 @@
 
 use std::collections::HashMap;
 
-use events::{MessageId, Position, RoomId, UserId};
+use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use futures::stream::TryStreamExt;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::apply::each;
 use super::documents::{
-    CheckpointDocument, DeadLetterDocument, MarkDocument, MessageDocument, RoomDocument,
-    UserDocument,
+    CheckpointDocument, DeadLetterDocument, DeletionDocument, EditDocument, ErasureDocument,
+    MarkDocument, MessageDocument, RoomDocument, UserDocument, date, message_id, timestamp,
 };
-use super::{MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, Store, failure, hint};
+use super::{
+    EDITS_OF_MESSAGE, MESSAGES_OF_AUTHORS, MESSAGES_OF_ROOM, ROOMS_OF_TYPE, Store, failure, hint,
+};
 use crate::receipts::{self, Mark};
 use crate::rows::{position, sequence};
 use crate::{
-    COUNT_CAP, Checkpoint, DeadLetter, MessageRow, Page, PageStart, ReadModelError, RecentRow,
-    RoomDeletion, RoomRow, UserRow,
+    COUNT_CAP, Checkpoint, DeadLetter, HistoryRow, Left, MessageRow, Page, PageStart,
+    ReadModelError, RecentRow, RoomDeletion, RoomRow, UserRow, VersionRow,
 };
 
 /// Marks are looked up this many at a time with one command.
@@ -27,6 +29,18 @@ const LOOK_UPS: usize = 50;
 
 /// Further pages than this do not exist; the server adds a page's items to it without overflow.
 const MAX_OFFSET: u64 = 1 << 53;
+
+/// Rooms that are looked at together for what may expire.
+const ROOMS_AT_ONCE: i64 = 100;
+
+/// A message and when it was posted.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Dated {
+    #[serde(rename = "_id")]
+    id: i64,
+    created_at: DateTime,
+}
 
 /// A room with messages of it whose readers are wanted.
 pub(super) struct RoomPart<'a> {
@@ -85,13 +99,16 @@ impl Store {
     }
 
     pub(super) async fn room(self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError> {
-        self.find_room(id).await
+        let found = self.find_room(id).await?;
+        Ok(found.map(RoomDocument::into_row))
     }
 
-    pub(super) async fn find_room(&self, id: RoomId) -> Result<Option<RoomRow>, ReadModelError> {
+    pub(super) async fn find_room(
+        &self,
+        id: RoomId,
+    ) -> Result<Option<RoomDocument>, ReadModelError> {
         let filter = doc! { "_id": id.to_string(), "deletedAt": null };
-        let found = self.rooms.find_one(filter).await.map_err(failure)?;
-        Ok(found.map(RoomDocument::into_row))
+        self.rooms.find_one(filter).await.map_err(failure)
     }
 
     pub(super) async fn recent(
@@ -163,23 +180,24 @@ impl Store {
             .messages
             .find(doc! { "_id": { "$in": ids }, "deleted": false })
             .projection(doc! { "words": 0 });
-        let found: Vec<MessageDocument> = collected(found.await).await?;
-        let mut messages: HashMap<RoomId, MessageRow> = HashMap::new();
-        for message in found {
-            messages.insert(message.room, message.into_row()?);
-        }
+        let mut found: Vec<MessageDocument> = collected(found.await).await?;
         // One that a batch has just deleted, before it came to update the room.
         let newest = Part::of(Page {
             start: PageStart::Number(0),
             limit: 1,
         });
         for room in rooms {
-            if !messages.contains_key(&room.id) {
-                let found = self.messages_of(room.id, &newest).await?;
-                messages.extend(found.into_iter().map(|message| (room.id, message)));
+            if found.iter().all(|message| message.room != room.id) {
+                found.extend(self.messages_of(room.id, &newest, false).await?);
             }
         }
-        Ok(messages)
+        let expired: HashMap<RoomId, Option<i64>> =
+            rooms.iter().map(|room| (room.id, room.expired)).collect();
+        let rows = found.into_iter().map(|message| {
+            let expired = expired.get(&message.room).copied().flatten();
+            Ok((message.room, message.into_row(expired)?))
+        });
+        rows.collect()
     }
 
     pub(super) async fn conversation(
@@ -188,10 +206,15 @@ impl Store {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         let part = Part::of(page);
-        let (found, messages) = futures::join!(self.find_room(room), self.messages_of(room, &part));
-        let (Some(room), mut messages) = (found?, messages?) else {
+        let (found, messages) = futures::join!(
+            self.find_room(room),
+            self.messages_of(room, &part, doc! { "$in": [false, true] }),
+        );
+        let (Some(room), messages) = (found?, messages?) else {
             return Ok(Vec::new());
         };
+        let rows = messages.into_iter().map(|it| it.into_row(room.expired));
+        let mut messages = rows.collect::<Result<Vec<MessageRow>, ReadModelError>>()?;
         if !part.newer {
             messages.reverse();
         }
@@ -204,22 +227,162 @@ impl Store {
         Ok(messages)
     }
 
-    /// In the part's own direction.
+    /// With this in the field `deleted`, in the part's own direction.
     async fn messages_of(
         &self,
         room: RoomId,
         part: &Part,
-    ) -> Result<Vec<MessageRow>, ReadModelError> {
+        deleted: impl Into<Bson>,
+    ) -> Result<Vec<MessageDocument>, ReadModelError> {
         let found = self
             .messages
-            .find(doc! { "room": room.to_string(), "deleted": false, "_id": part.range() })
+            .find(doc! {
+                "room": room.to_string(),
+                "deleted": deleted.into(),
+                "_id": part.range(),
+            })
             .sort(doc! { "_id": part.direction() })
             .skip(part.offset)
             .limit(part.limit)
             .projection(doc! { "words": 0 })
             .hint(hint(MESSAGES_OF_ROOM));
-        let found: Vec<MessageDocument> = collected(found.await).await?;
-        found.into_iter().map(MessageDocument::into_row).collect()
+        collected(found.await).await
+    }
+
+    pub(super) async fn history(
+        self,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Option<HistoryRow>, ReadModelError> {
+        let id = sequence(message.position());
+        let posted = self
+            .messages
+            .find_one(doc! { "_id": id, "room": room.to_string() })
+            .projection(doc! { "words": 0 });
+        let edits = self
+            .edits
+            .find(doc! { "room": room.to_string(), "message": id })
+            .sort(doc! { "_id": 1 })
+            .hint(hint(EDITS_OF_MESSAGE));
+        // Versions first: texts that go meanwhile are then said to be gone.
+        let edits: Vec<EditDocument> = collected(edits.await).await?;
+        let (posted, found) = (posted.await.map_err(failure)?, self.find_room(room).await?);
+        let (Some(posted), Some(found)) = (posted, found) else {
+            return Ok(None);
+        };
+        let created_at = timestamp(posted.created_at)?;
+        let first = VersionRow {
+            text: posted.text.clone(),
+            at: created_at,
+        };
+        let mut versions = vec![first];
+        for edit in edits {
+            versions.push(VersionRow {
+                text: edit.text,
+                at: timestamp(edit.at)?,
+            });
+        }
+        let (author, deletion) = (posted.author, posted.deletion);
+        let left = posted.into_row(found.expired)?.left;
+        if left != Left::Text {
+            versions.iter_mut().for_each(|version| version.text = None);
+        }
+        let gone = match left {
+            Left::Deleted => deletion.map(DeletionDocument::gone).transpose()?,
+            Left::Erased => {
+                let erasure = self.erasures.find_one(doc! { "_id": author.to_string() });
+                let erasure = erasure.await.map_err(failure)?;
+                erasure.map(ErasureDocument::gone).transpose()?
+            }
+            Left::Text | Left::Expired => None,
+        };
+        Ok(Some(HistoryRow {
+            author,
+            created_at,
+            versions,
+            left,
+            gone,
+        }))
+    }
+
+    pub(super) async fn expirable(
+        self,
+        room_type: RoomType,
+        before: Timestamp,
+        mut after: Option<RoomId>,
+        limit: u32,
+    ) -> Result<Vec<(RoomId, MessageId)>, ReadModelError> {
+        let mut found = Vec::new();
+        loop {
+            let mut filter = doc! { "type": room_type.as_str(), "deletedAt": null };
+            filter
+                .extend(after.map(|id| ("_id".to_owned(), doc! { "$gt": id.to_string() }.into())));
+            let rooms = self
+                .rooms
+                .find(filter)
+                .sort(doc! { "_id": 1 })
+                .limit(ROOMS_AT_ONCE)
+                .hint(hint(ROOMS_OF_TYPE));
+            let rooms: Vec<RoomDocument> = collected(rooms.await).await?;
+            let Some(last) = rooms.last() else { break };
+            after = Some(last.id);
+            let looked = rooms.iter().map(|room| self.last_older(room, before));
+            found.extend(each(looked.collect()).await?.into_iter().flatten());
+            if found.len() >= limit as usize {
+                break;
+            }
+        }
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    /// The last of the room's messages, after those that have expired, before the first that is not older than
+    /// `before`.
+    async fn last_older(
+        &self,
+        room: &RoomDocument,
+        before: Timestamp,
+    ) -> Result<Option<(RoomId, MessageId)>, ReadModelError> {
+        let expired = room.expired.unwrap_or(0);
+        let first = self
+            .at_end_of(room.id, doc! { "$gt": expired }, doc! {}, 1)
+            .await?;
+        let Some(first) = first.filter(|first| first.created_at < date(before)) else {
+            return Ok(None);
+        };
+        let younger = doc! { "createdAt": { "$gte": date(before) } };
+        let younger = self
+            .at_end_of(room.id, doc! { "$gt": first.id }, younger, 1)
+            .await?;
+        let bound = younger.map_or(i64::MAX, |younger| younger.id);
+        let last = self
+            .at_end_of(room.id, doc! { "$lt": bound }, doc! {}, -1)
+            .await?;
+        Ok(last.map(|last| (room.id, message_id(last.id))))
+    }
+
+    /// The first (1) or last (-1) message of the room, deleted or not, in a range of ids that fulfils a
+    /// condition.
+    async fn at_end_of(
+        &self,
+        room: RoomId,
+        ids: Document,
+        condition: Document,
+        direction: i32,
+    ) -> Result<Option<Dated>, ReadModelError> {
+        let mut filter = doc! {
+            "room": room.to_string(),
+            "deleted": { "$in": [false, true] },
+            "_id": ids,
+        };
+        filter.extend(condition);
+        let messages = self.messages.clone_with_type::<Dated>();
+        let found = messages
+            .find_one(filter)
+            .projection(doc! { "createdAt": 1 })
+            .sort(doc! { "_id": direction })
+            .hint(hint(MESSAGES_OF_ROOM));
+        found.await.map_err(failure)
     }
 
     /// Who has read the messages: reads the marks among each room's and one more for each member, not all
@@ -348,7 +511,7 @@ impl Store {
     ) -> Result<bool, ReadModelError> {
         let found = self.messages.find_one(doc! {
             "_id": sequence(message.position()),
-            "deletedAt": sequence(position),
+            "deletion.position": sequence(position),
         });
         Ok(found.await.map_err(failure)?.is_some())
     }

@@ -162,7 +162,8 @@ impl Store {
         for message in found.into_values().rev() {
             // Its room may have been deleted in the meantime.
             if members.contains_key(&message.room) {
-                rows.push([message.into_row()?]);
+                // What is found has a text: nothing of it has expired.
+                rows.push([message.into_row(None)?]);
             }
         }
         // Each by itself: between two messages that are found lie any number of marks.

@@ -19,14 +19,15 @@ use uuid::Uuid;
 
 use super::apply::Interruption;
 use super::documents::{
-    CheckpointDocument, KeyDocument, MarkDocument, MessageDocument, RoomDocument, UserDocument,
-    timestamp,
+    CheckpointDocument, EditDocument, ErasureDocument, KeyDocument, MarkDocument, MessageDocument,
+    RoomDocument, TextDocument, UserDocument, message_id, timestamp,
 };
 use super::queries::{by_others, collected};
 use super::{MESSAGES_OF_AUTHORS, MongoReadModels, Store, WRITE_LIMIT, failure, hint};
 use crate::rows::{position, sequence};
 use crate::snapshot::{
-    Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
+    Snapshot, StoredDeletion, StoredEdit, StoredErasure, StoredKey, StoredMark, StoredMember,
+    StoredMessage, StoredRoom, StoredUser,
 };
 use crate::{COUNT_CAP, Checkpoint, ReadModelError};
 
@@ -258,6 +259,7 @@ impl Snapshot for MongoSnapshot {
             id: room.id,
             room_type: room.room_type,
             initiated: position(room.position),
+            expired: room.expired.map(message_id),
             deleted: room.deleted_at.map(position),
             deleted_messages: room.deleted_messages.map(i64::unsigned_abs),
         };
@@ -310,15 +312,71 @@ impl Snapshot for MongoSnapshot {
             })
             .await?;
         let stored = |message: MessageDocument| {
-            let has_text = !message.deleted || !message.text.is_empty();
+            let deletion = message.deletion.map(|deletion| {
+                Ok(StoredDeletion {
+                    position: position(deletion.position),
+                    gone: deletion.gone()?,
+                })
+            });
             Ok(StoredMessage {
-                id: MessageId::at(position(message.id)),
+                id: message_id(message.id),
                 room: message.room,
                 author: message.author,
-                text: has_text.then_some(message.text),
+                text: message.text,
                 created_at: timestamp(message.created_at)?,
+                edit: message.edit.map(TextDocument::into_stored).transpose()?,
                 deleted: message.deleted,
-                deleted_at: message.deleted_at.map(position),
+                deletion: deletion.transpose()?,
+            })
+        };
+        found.into_iter().map(stored).collect()
+    }
+
+    async fn edits(
+        &mut self,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<StoredEdit>, ReadModelError> {
+        let after = after.map(sequence_of);
+        let found = self
+            .run(move |store, mut session| async move {
+                session.after(&store.edits, after, limit).await
+            })
+            .await?;
+        let stored = |edit: EditDocument| {
+            let EditDocument {
+                position,
+                room,
+                message,
+                author: _,
+                text,
+                at,
+            } = edit;
+            Ok(StoredEdit {
+                room,
+                message: message_id(message),
+                edit: TextDocument { position, text, at }.into_stored()?,
+            })
+        };
+        found.into_iter().map(stored).collect()
+    }
+
+    async fn erasures(
+        &mut self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Vec<StoredErasure>, ReadModelError> {
+        let after = after.map(|id| id.to_string().into());
+        let found = self
+            .run(move |store, mut session| async move {
+                session.after(&store.erasures, after, limit).await
+            })
+            .await?;
+        let stored = |erasure: ErasureDocument| {
+            Ok(StoredErasure {
+                user: erasure.user,
+                position: position(erasure.position),
+                gone: erasure.gone()?,
             })
         };
         found.into_iter().map(stored).collect()

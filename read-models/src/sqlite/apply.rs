@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use events::{Event, MessageId, Position, RoomId, UserId};
+use events::{Event, MessageEdited, MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{failure, lease, queries, search};
@@ -42,6 +42,7 @@ fn fold(
         transaction,
         rooms: HashMap::new(),
         touched: HashSet::new(),
+        has_texts_gone: false,
     };
     for entry in &batch.entries {
         if after.is_none_or(|after| entry.position > after) {
@@ -49,13 +50,19 @@ fn fold(
         }
     }
     fold.update_last_messages()?;
+    let unpurged = fold.has_texts_gone.then_some(sequence(batch.up_to));
     transaction
         .prepare_cached(
-            "INSERT INTO checkpoint (only_row, position, incarnation, heartbeat, lag_millis)
-             VALUES (1, ?1, ?2, 1, 0)
-             ON CONFLICT (only_row) DO UPDATE SET position = ?1, heartbeat = heartbeat + 1",
+            "INSERT INTO checkpoint (only_row, position, incarnation, heartbeat, lag_millis, unpurged)
+             VALUES (1, ?1, ?2, 1, 0, ?3)
+             ON CONFLICT (only_row) DO UPDATE SET position = ?1, heartbeat = heartbeat + 1,
+             unpurged = coalesce(?3, unpurged)",
         )?
-        .execute(params![sequence(batch.up_to), batch.incarnation.0])?;
+        .execute(params![
+            sequence(batch.up_to),
+            batch.incarnation.0,
+            unpurged
+        ])?;
     Ok(())
 }
 
@@ -88,6 +95,12 @@ pub(super) fn heartbeat(
 
 /// See [`crate::Projection::set_aside`].
 pub(super) fn set_aside(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
+    let mut letter = letter.clone();
+    for user in letter.users() {
+        if is_erased(connection, user)? {
+            letter.redact();
+        }
+    }
     connection
         .prepare_cached(
             "INSERT OR IGNORE INTO dead_letters (position, subject, payload, reason)
@@ -100,6 +113,24 @@ pub(super) fn set_aside(connection: &Connection, letter: &DeadLetter) -> rusqlit
             letter.reason
         ])?;
     Ok(())
+}
+
+/// Takes payload and reason from the dead letters that are about the user.
+fn redact_dead_letters(connection: &Connection, user: UserId) -> rusqlite::Result<()> {
+    let id = user.to_string();
+    connection
+        .prepare_cached(
+            "UPDATE dead_letters SET payload = x'', reason = ?2
+             WHERE instr(subject, ?1) > 0 OR instr(payload, CAST(?1 AS BLOB)) > 0",
+        )?
+        .execute(params![id, DeadLetter::REDACTED])?;
+    Ok(())
+}
+
+fn is_erased(connection: &Connection, user: UserId) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM erasures WHERE user = ?1")?
+        .exists(params![user.as_uuid().as_bytes()])
 }
 
 /// A room that has been initiated and not deleted.
@@ -115,6 +146,8 @@ struct Fold<'a> {
     rooms: HashMap<RoomId, Option<Room>>,
     /// Rooms, by row, whose newest message may have changed.
     touched: HashSet<i64>,
+    /// Whether texts have been erased or have expired.
+    has_texts_gone: bool,
 }
 
 impl Fold<'_> {
@@ -126,6 +159,8 @@ impl Fold<'_> {
         let position = entry.position;
         match &entry.envelope.event {
             Event::UserCreated(event) => {
+                let is_erased = is_erased(self.transaction, event.user_id)?;
+                let name = |name| if is_erased { "" } else { name };
                 self.execute(
                     "INSERT OR IGNORE INTO users
                      (position, id, first_name, last_name, type, created_at, updated_at, deleted)
@@ -133,19 +168,17 @@ impl Fold<'_> {
                     params![
                         sequence(position),
                         event.user_id.as_uuid().as_bytes(),
-                        event.first_name(),
-                        event.last_name(),
+                        name(event.first_name()),
+                        name(event.last_name()),
                         event.user_type.as_str(),
                         at
                     ],
                 )?;
             }
-            Event::UserDeleted(event) => {
-                self.execute(
-                    "UPDATE users SET first_name = '', last_name = '', updated_at = ?2, deleted = 1
-                     WHERE id = ?1 AND deleted = 0",
-                    params![event.user_id.as_uuid().as_bytes(), at],
-                )?;
+            Event::UserDeleted(event) => self.delete_user(event.user_id, at)?,
+            Event::UserErased(event) => {
+                self.delete_user(event.user_id, at)?;
+                self.erase(event.user_id, entry)?;
             }
             Event::RoomInitiated(event) => {
                 let initiated = self.execute(
@@ -173,7 +206,7 @@ impl Fold<'_> {
             Event::RoomDeleted(event) => self.delete_room(event.room_id, position)?,
             Event::MessagePosted(event) => {
                 if let Some(room) = self.room_of_member(event.room_id, event.author)? {
-                    let text = event.message_text.as_deref().unwrap_or_default();
+                    let text = self.text_of(event.author, event.message_text.as_deref())?;
                     self.execute(
                         "INSERT INTO messages (id, room, author, text, created_at)
                          VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -189,29 +222,38 @@ impl Fold<'_> {
                     self.touched.insert(room);
                 }
             }
+            Event::MessageEdited(event) => self.edit(event, position, at)?,
             Event::MessageDeleted(event) => {
                 if let Some(room) = self.room(event.room_id)?.map(|room| room.row) {
+                    let message = sequence(event.message_id.position());
+                    let by = entry.envelope.actor;
                     let deleted = self.execute(
-                        "UPDATE messages SET text = NULL, deleted_at = ?1
+                        "UPDATE messages SET text = NULL, deleted_at = ?1, deleted_on = ?4, deleted_by = ?5
                          WHERE id = ?2 AND room = ?3 AND deleted_at IS NULL",
                         params![
                             sequence(position),
-                            sequence(event.message_id.position()),
-                            room
+                            message,
+                            room,
+                            at,
+                            by.as_ref().map(|by| by.as_uuid().as_bytes())
                         ],
                     )?;
                     if deleted == 1 {
+                        self.execute(
+                            "UPDATE edits SET text = NULL WHERE room = ?1 AND message = ?2",
+                            params![room, message],
+                        )?;
                         search::remove(self.transaction, event.message_id)?;
                         self.touched.insert(room);
                     }
                 }
             }
-            Event::UserErased(_)
-            | Event::MessageEdited(_)
-            | Event::MessageExpired(_)
-            | Event::RoomHeld(_)
-            | Event::RoomReleased(_)
-            | Event::AuditRead(_) => {}
+            Event::MessageExpired(event) => {
+                if let Some(room) = self.room(event.room_id)?.map(|room| room.row) {
+                    self.expire(room, event.up_to, position)?;
+                }
+            }
+            Event::RoomHeld(_) | Event::RoomReleased(_) | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => {
                 if let Some(room) = self.room_of_member(event.room_id, event.reader)? {
                     self.mark(room, event.reader, event.up_to, position, at)?;
@@ -240,9 +282,9 @@ impl Fold<'_> {
     /// The room, unless unknown or deleted.
     fn room(&mut self, id: RoomId) -> rusqlite::Result<Option<&Room>> {
         if !self.rooms.contains_key(&id) {
-            let found = queries::find_room(self.transaction, id)?.map(|(row, room)| Room {
-                row,
-                members: room.members,
+            let found = queries::find_room(self.transaction, id)?.map(|found| Room {
+                row: found.row,
+                members: found.room.members,
             });
             self.rooms.insert(id, found);
         }
@@ -300,12 +342,122 @@ impl Fold<'_> {
         Ok(())
     }
 
+    fn delete_user(&self, user: UserId, at: i64) -> rusqlite::Result<()> {
+        self.execute(
+            "UPDATE users SET first_name = '', last_name = '', updated_at = ?2, deleted = 1
+             WHERE id = ?1 AND deleted = 0",
+            params![user.as_uuid().as_bytes(), at],
+        )?;
+        Ok(())
+    }
+
+    /// The author's text as it may be stored.
+    fn text_of<'a>(
+        &self,
+        author: UserId,
+        text: Option<&'a str>,
+    ) -> rusqlite::Result<Option<&'a str>> {
+        Ok(match is_erased(self.transaction, author)? {
+            true => None,
+            false => text,
+        })
+    }
+
+    fn edit(&mut self, event: &MessageEdited, position: Position, at: i64) -> rusqlite::Result<()> {
+        let Some(room) = self.room_of_member(event.room_id, event.author)? else {
+            return Ok(());
+        };
+        let (author, message) = (
+            event.author.as_uuid().as_bytes(),
+            sequence(event.message_id.position()),
+        );
+        let edited = self.execute(
+            "UPDATE messages SET edit = ?1
+             WHERE id = ?2 AND room = ?3 AND author = ?4 AND deleted_at IS NULL
+             AND id > (SELECT coalesce(expired, 0) FROM rooms WHERE position = ?3)",
+            params![sequence(position), message, room, author],
+        )?;
+        if edited == 1 {
+            let text = self.text_of(event.author, event.message_text.as_deref())?;
+            self.execute(
+                "INSERT INTO edits (position, room, message, author, text, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![sequence(position), room, message, author, text, at],
+            )?;
+            search::remove(self.transaction, event.message_id)?;
+            search::add(self.transaction, event.message_id.position(), room, text)?;
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, room: i64, up_to: MessageId, position: Position) -> rusqlite::Result<()> {
+        // Nothing at or after the event itself can have expired.
+        let up_to = sequence(up_to.position()).min(sequence(position) - 1);
+        let before: i64 = self
+            .transaction
+            .prepare_cached("SELECT coalesce(expired, 0) FROM rooms WHERE position = ?1")?
+            .query_row(params![room], |row| row.get(0))?;
+        if up_to <= before {
+            return Ok(());
+        }
+        search::remove_between(self.transaction, room, before, up_to)?;
+        for sql in [
+            "UPDATE messages SET text = NULL
+             WHERE room = ?1 AND id > ?2 AND id <= ?3 AND deleted_at IS NULL",
+            "UPDATE edits SET text = NULL WHERE room = ?1 AND message > ?2 AND message <= ?3",
+        ] {
+            self.execute(sql, params![room, before, up_to])?;
+        }
+        self.execute(
+            "UPDATE rooms SET expired = ?2 WHERE position = ?1",
+            params![room, up_to],
+        )?;
+        self.has_texts_gone = true;
+        Ok(())
+    }
+
+    /// Removes every text of the user's: room by room, since they are all in rooms that it is a member of.
+    fn erase(&mut self, user: UserId, entry: &Entry) -> rusqlite::Result<()> {
+        let id = user.as_uuid().as_bytes();
+        let by = entry.envelope.actor;
+        let erased = self.execute(
+            "INSERT OR IGNORE INTO erasures (user, position, at, erased_by) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                id,
+                sequence(entry.position),
+                entry.envelope.at.as_millis(),
+                by.as_ref().map(|by| by.as_uuid().as_bytes())
+            ],
+        )?;
+        if erased == 0 {
+            return Ok(());
+        }
+        let rooms: Vec<i64> = self
+            .transaction
+            .prepare_cached("SELECT room FROM room_members WHERE user = ?1")?
+            .query_map(params![id], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for room in rooms {
+            search::remove_author(self.transaction, room, user)?;
+            for sql in [
+                "UPDATE messages SET text = NULL
+                 WHERE room = ?1 AND author = ?2 AND deleted_at IS NULL",
+                "UPDATE edits SET text = NULL WHERE room = ?1 AND author = ?2",
+            ] {
+                self.execute(sql, params![room, id])?;
+            }
+        }
+        redact_dead_letters(self.transaction, user)?;
+        self.has_texts_gone = true;
+        Ok(())
+    }
+
     fn delete_room(&mut self, id: RoomId, position: Position) -> rusqlite::Result<()> {
         let Some(room) = self.room(id)?.map(|room| room.row) else {
             return Ok(());
         };
         self.execute(
-            "UPDATE rooms SET deleted_at = ?2, deleted_messages =
+            "UPDATE rooms SET expired = NULL, deleted_at = ?2, deleted_messages =
              (SELECT count(*) FROM messages WHERE room = ?1 AND deleted_at IS NULL)
              WHERE position = ?1",
             params![room, sequence(position)],
@@ -314,6 +466,7 @@ impl Fold<'_> {
         for sql in [
             "DELETE FROM messages WHERE room = ?1 AND deleted_at IS NULL",
             "DELETE FROM messages WHERE room = ?1 AND deleted_at IS NOT NULL",
+            "DELETE FROM edits WHERE room = ?1",
             "DELETE FROM marks WHERE room = ?1",
             "DELETE FROM room_members WHERE room = ?1",
         ] {

@@ -1,7 +1,7 @@
 //! The queries. Each statement is answered from an index, without sorting: see [`STATEMENTS`].
 
 use event_log::Incarnation;
-use events::{MessageId, Position, RoomId, Timestamp, UserId};
+use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::receipts::{self, Mark};
 use crate::rows::{lag, position, sequence};
 use crate::{
-    COUNT_CAP, Checkpoint, DeadLetter, MessageRow, Page, PageStart, RecentRow, RoomDeletion,
-    RoomRow, UserRow,
+    COUNT_CAP, Checkpoint, DeadLetter, Gone, HistoryRow, Left, MessageRow, Page, PageStart,
+    RecentRow, RoomDeletion, RoomRow, UserRow, VersionRow,
 };
 
 const USERS: &str = "SELECT id, first_name, last_name, type, created_at, updated_at, deleted
@@ -19,9 +19,9 @@ const USERS: &str = "SELECT id, first_name, last_name, type, created_at, updated
 const USER: &str = "SELECT id, first_name, last_name, type, created_at, updated_at, deleted
      FROM users WHERE id = ?1";
 
-const ROOM: &str = "SELECT position, type FROM rooms WHERE id = ?1 AND deleted_at IS NULL";
+const ROOM: &str = "SELECT position, type, expired FROM rooms WHERE id = ?1 AND deleted_at IS NULL";
 
-pub(super) const ROOM_BY_ROW: &str = "SELECT id, type FROM rooms WHERE position = ?1";
+pub(super) const ROOM_BY_ROW: &str = "SELECT id, type, expired FROM rooms WHERE position = ?1";
 
 const MEMBERS: &str = "SELECT user FROM room_members WHERE room = ?1 ORDER BY user";
 
@@ -31,14 +31,38 @@ const RECENT_OLDER: &str = "SELECT room, last_message FROM room_members
 const RECENT_NEWER: &str = "SELECT room, last_message FROM room_members
      WHERE user = ?1 AND last_message > ?2 ORDER BY last_message LIMIT ?3 OFFSET ?4";
 
-pub(super) const MESSAGE: &str =
-    "SELECT id, author, text, created_at FROM messages WHERE id = ?1 AND deleted_at IS NULL";
+/// With its newest text.
+const MESSAGE: &str = "SELECT message.id, message.author,
+     CASE WHEN edit IS NULL THEN message.text ELSE edits.text END, created_at, edits.at, deleted_at
+     FROM messages AS message LEFT JOIN edits ON edits.position = message.edit WHERE message.id = ?1";
 
-const MESSAGES_OLDER: &str = "SELECT id, author, text, created_at FROM messages
-     WHERE room = ?1 AND id < ?2 AND deleted_at IS NULL ORDER BY id DESC LIMIT ?3 OFFSET ?4";
+/// Those that are deleted and those that are not lie apart; each part is in order, so they are merged.
+const MESSAGES_OLDER: &str =
+    "SELECT id FROM messages WHERE room = ?1 AND id < ?2 AND deleted_at IS NULL
+     UNION ALL SELECT id FROM messages WHERE room = ?1 AND id < ?2 AND deleted_at IS NOT NULL
+     ORDER BY id DESC LIMIT ?3 OFFSET ?4";
 
-const MESSAGES_NEWER: &str = "SELECT id, author, text, created_at FROM messages
-     WHERE room = ?1 AND id > ?2 AND deleted_at IS NULL ORDER BY id LIMIT ?3 OFFSET ?4";
+const MESSAGES_NEWER: &str =
+    "SELECT id FROM messages WHERE room = ?1 AND id > ?2 AND deleted_at IS NULL
+     UNION ALL SELECT id FROM messages WHERE room = ?1 AND id > ?2 AND deleted_at IS NOT NULL
+     ORDER BY id LIMIT ?3 OFFSET ?4";
+
+const POSTED: &str = "SELECT author, text, created_at, deleted_at, deleted_on, deleted_by
+     FROM messages WHERE id = ?1 AND room = ?2";
+
+const EDITS: &str = "SELECT text, at FROM edits WHERE room = ?1 AND message = ?2 ORDER BY position";
+
+const ERASURE: &str = "SELECT at, erased_by FROM erasures WHERE user = ?1";
+
+const ROOMS_OF_TYPE: &str = "SELECT id, position, coalesce(expired, 0) FROM rooms
+     WHERE type = ?1 AND id > ?2 AND deleted_at IS NULL ORDER BY id";
+
+/// Goes through what is older, which is what will expire, and no further.
+const IN_ORDER: &str =
+    "SELECT id, created_at FROM messages WHERE room = ?1 AND id > ?2 AND deleted_at IS NULL
+     UNION ALL
+     SELECT id, created_at FROM messages WHERE room = ?1 AND id > ?2 AND deleted_at IS NOT NULL
+     ORDER BY id";
 
 const MARKS_BETWEEN: &str = "SELECT position, reader, up_to, at FROM marks
      WHERE room = ?1 AND reader = ?2 AND up_to >= ?3 AND up_to < ?4";
@@ -82,6 +106,11 @@ const STATEMENTS: &[&str] = &[
     MESSAGE,
     MESSAGES_OLDER,
     MESSAGES_NEWER,
+    POSTED,
+    EDITS,
+    ERASURE,
+    ROOMS_OF_TYPE,
+    IN_ORDER,
     MARKS_BETWEEN,
     MARK_REACHING,
     READ_UP_TO,
@@ -172,21 +201,27 @@ pub(super) fn users_by_id(snapshot: &Connection, ids: &[UserId]) -> rusqlite::Re
 }
 
 pub(super) fn room(snapshot: &Connection, id: RoomId) -> rusqlite::Result<Option<RoomRow>> {
-    Ok(find_room(snapshot, id)?.map(|(_, room)| room))
+    Ok(find_room(snapshot, id)?.map(|found| found.room))
 }
 
-/// The room and the number under which the other tables have it, unless unknown or deleted.
-pub(super) fn find_room(
-    snapshot: &Connection,
-    id: RoomId,
-) -> rusqlite::Result<Option<(i64, RoomRow)>> {
+/// A room that has not been deleted.
+pub(super) struct Found {
+    /// The number under which the other tables have it.
+    pub(super) row: i64,
+    pub(super) room: RoomRow,
+    /// Up to which message its texts have expired.
+    expired: Option<MessageId>,
+}
+
+/// The room, unless unknown or deleted.
+pub(super) fn find_room(snapshot: &Connection, id: RoomId) -> rusqlite::Result<Option<Found>> {
     let found = snapshot
         .prepare_cached(ROOM)?
         .query_row(params![id.as_uuid().as_bytes()], |row| {
-            Ok((row.get(0)?, parsed(row, 1)?))
+            Ok((row.get(0)?, parsed(row, 1)?, optional_message(row, 2)?))
         })
         .optional()?;
-    let Some((row, room_type)) = found else {
+    let Some((row, room_type, expired)) = found else {
         return Ok(None);
     };
     let room = RoomRow {
@@ -194,7 +229,7 @@ pub(super) fn find_room(
         room_type,
         members: members(snapshot, row)?,
     };
-    Ok(Some((row, room)))
+    Ok(Some(Found { row, room, expired }))
 }
 
 pub(super) fn members(snapshot: &Connection, room: i64) -> rusqlite::Result<Vec<UserId>> {
@@ -242,17 +277,17 @@ fn recent_row(
     row: i64,
     message: i64,
 ) -> rusqlite::Result<RecentRow> {
-    let (id, room_type) = snapshot
+    let (id, room_type, expired) = snapshot
         .prepare_cached(ROOM_BY_ROW)?
-        .query_row(params![row], |row| Ok((room_id(row, 0)?, parsed(row, 1)?)))?;
+        .query_row(params![row], |row| {
+            Ok((room_id(row, 0)?, parsed(row, 1)?, optional_message(row, 2)?))
+        })?;
     let room = RoomRow {
         id,
         room_type,
         members: members(snapshot, row)?,
     };
-    let mut messages = [snapshot
-        .prepare_cached(MESSAGE)?
-        .query_row(params![message], |row| message_row(row, id))?];
+    let mut messages = [self::message(snapshot, message, id, expired)?];
     fill_receipts(snapshot, row, &room.members, &mut messages)?;
     let [message] = messages;
     Ok(RecentRow {
@@ -273,7 +308,7 @@ pub(super) fn conversation(
     room: RoomId,
     page: Page,
 ) -> rusqlite::Result<Vec<MessageRow>> {
-    let Some((row, room)) = find_room(snapshot, room)? else {
+    let Some(Found { row, room, expired }) = find_room(snapshot, room)? else {
         return Ok(Vec::new());
     };
     let part = Part::of(page);
@@ -282,17 +317,111 @@ pub(super) fn conversation(
     } else {
         MESSAGES_OLDER
     };
-    let mut messages: Vec<MessageRow> = snapshot
+    let mut ids: Vec<i64> = snapshot
         .prepare_cached(sql)?
         .query_map(params![row, part.bound, part.limit, part.offset], |row| {
-            message_row(row, room.id)
+            row.get(0)
         })?
         .collect::<rusqlite::Result<_>>()?;
     if !part.newer {
-        messages.reverse();
+        ids.reverse();
     }
+    let mut messages = ids
+        .into_iter()
+        .map(|id| message(snapshot, id, room.id, expired))
+        .collect::<rusqlite::Result<Vec<_>>>()?;
     fill_receipts(snapshot, row, &room.members, &mut messages)?;
     Ok(messages)
+}
+
+pub(super) fn history(
+    snapshot: &Connection,
+    room: RoomId,
+    message: MessageId,
+) -> rusqlite::Result<Option<HistoryRow>> {
+    let Some(Found { row, expired, .. }) = find_room(snapshot, room)? else {
+        return Ok(None);
+    };
+    let id = sequence(message.position());
+    let posted = snapshot
+        .prepare_cached(POSTED)?
+        .query_row(params![id, row], |row| {
+            let first = VersionRow {
+                text: row.get(1)?,
+                at: timestamp(row, 2)?,
+            };
+            let deleted_at: Option<i64> = row.get(3)?;
+            let deleted = deleted_at.map(|_| gone(row, 4)).transpose()?;
+            Ok((user_id(row, 0)?, first, deleted))
+        })
+        .optional()?;
+    let Some((author, first, deleted)) = posted else {
+        return Ok(None);
+    };
+    let created_at = first.at;
+    let mut versions = vec![first];
+    for edit in snapshot
+        .prepare_cached(EDITS)?
+        .query_map(params![row, id], |row| {
+            Ok(VersionRow {
+                text: row.get(0)?,
+                at: timestamp(row, 1)?,
+            })
+        })?
+    {
+        versions.push(edit?);
+    }
+    let newest = versions.last().and_then(|newest| newest.text.as_ref());
+    let left = Left::of(message, deleted.is_some(), newest.is_some(), expired);
+    let gone = match left {
+        Left::Deleted => deleted,
+        Left::Erased => snapshot
+            .prepare_cached(ERASURE)?
+            .query_row(params![author.as_uuid().as_bytes()], |row| gone(row, 0))
+            .optional()?,
+        Left::Text | Left::Expired => None,
+    };
+    Ok(Some(HistoryRow {
+        author,
+        created_at,
+        versions,
+        left,
+        gone,
+    }))
+}
+
+pub(super) fn expirable(
+    snapshot: &Connection,
+    room_type: RoomType,
+    before: Timestamp,
+    after: Option<RoomId>,
+    limit: u32,
+) -> rusqlite::Result<Vec<(RoomId, MessageId)>> {
+    // Before every id there is nothing at all, which is less than any.
+    let after = after.map_or(Vec::new(), |after| after.as_uuid().as_bytes().to_vec());
+    let mut statement = snapshot.prepare_cached(ROOMS_OF_TYPE)?;
+    let mut rooms = statement.query(params![room_type.as_str(), after])?;
+    let mut messages = snapshot.prepare_cached(IN_ORDER)?;
+    let mut found = Vec::new();
+    while found.len() < limit as usize
+        && let Some(room) = rooms.next()?
+    {
+        let (id, row, expired) = (
+            room_id(room, 0)?,
+            room.get::<_, i64>(1)?,
+            room.get::<_, i64>(2)?,
+        );
+        let mut last_older = None;
+        let mut messages = messages.query(params![row, expired])?;
+        while let Some(message) = messages.next()? {
+            if timestamp(message, 1)? >= before {
+                break;
+            }
+            last_older = optional_message(message, 0)?;
+        }
+        found.extend(last_older.map(|message| (id, message)));
+    }
+    Ok(found)
 }
 
 /// Who has read `messages` of the room: reads the marks among them and one more for each member, not all
@@ -447,15 +576,55 @@ pub(super) fn user_row(row: &Row<'_>) -> rusqlite::Result<UserRow> {
     })
 }
 
-pub(super) fn message_row(row: &Row<'_>, room: RoomId) -> rusqlite::Result<MessageRow> {
-    Ok(MessageRow {
-        id: MessageId::at(position(row.get(0)?)),
-        room,
-        author: user_id(row, 1)?,
-        text: row.get(2)?,
-        created_at: timestamp(row, 3)?,
-        read_by: Vec::new(),
+/// The message of this room, whose texts have expired up to a message, with nobody's receipts yet.
+pub(super) fn message(
+    snapshot: &Connection,
+    message: i64,
+    room: RoomId,
+    expired: Option<MessageId>,
+) -> rusqlite::Result<MessageRow> {
+    snapshot
+        .prepare_cached(MESSAGE)?
+        .query_row(params![message], |row| {
+            let id = MessageId::at(position(row.get(0)?));
+            let text: Option<String> = row.get(2)?;
+            let deleted_at: Option<i64> = row.get(5)?;
+            Ok(MessageRow {
+                id,
+                room,
+                author: user_id(row, 1)?,
+                left: Left::of(id, deleted_at.is_some(), text.is_some(), expired),
+                text: text.unwrap_or_default(),
+                created_at: timestamp(row, 3)?,
+                edited_at: optional_timestamp(row, 4)?,
+                read_by: Vec::new(),
+            })
+        })
+}
+
+/// When, and by whom, if anybody.
+pub(super) fn gone(row: &Row<'_>, column: usize) -> rusqlite::Result<Gone> {
+    let by: Option<[u8; 16]> = row.get(column + 1)?;
+    Ok(Gone {
+        at: timestamp(row, column)?,
+        by: by.map(|by| UserId::from_uuid(Uuid::from_bytes(by))),
     })
+}
+
+pub(super) fn optional_message(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<MessageId>> {
+    let id: Option<i64> = row.get(column)?;
+    Ok(id.map(|id| MessageId::at(position(id))))
+}
+
+pub(super) fn optional_timestamp(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let found: Option<i64> = row.get(column)?;
+    found.map(|_| timestamp(row, column)).transpose()
 }
 
 fn mark(row: &Row<'_>) -> rusqlite::Result<Mark> {

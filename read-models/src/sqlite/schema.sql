@@ -1,4 +1,4 @@
--- A generation of the read models in SQLite, schema version 1. Ids of users and rooms are their 16 bytes; everything that
+-- A generation of the read models in SQLite. Ids of users and rooms are their 16 bytes; everything that
 -- is a place in the log is its sequence number; times are milliseconds since 1970.
 
 CREATE TABLE checkpoint (
@@ -6,7 +6,8 @@ CREATE TABLE checkpoint (
     position    INTEGER NOT NULL,
     incarnation TEXT NOT NULL,
     heartbeat   INTEGER NOT NULL,
-    lag_millis  INTEGER NOT NULL -- how far behind the log the projector was by the last heartbeat
+    lag_millis  INTEGER NOT NULL, -- how far behind the log the projector was by the last heartbeat
+    unpurged    INTEGER -- the last batch that made texts go, unless they have been purged from the files since
 ) STRICT;
 
 -- Who may write, and how often that was taken.
@@ -29,15 +30,25 @@ CREATE TABLE users (
 ) STRICT;
 CREATE INDEX users_by_deleted ON users (deleted);
 
+-- Those who have been erased, whether they are in `users` or not: no text of theirs is stored.
+CREATE TABLE erasures (
+    user      BLOB PRIMARY KEY,
+    position  INTEGER NOT NULL, -- of the first erasure
+    at        INTEGER NOT NULL,
+    erased_by BLOB
+) STRICT, WITHOUT ROWID;
+
 -- Within the other tables a room is the position of its initiation: half the size of its id, and rows of
 -- old rooms lie together.
 CREATE TABLE rooms (
     position         INTEGER PRIMARY KEY, -- of its initiation
     id               BLOB NOT NULL UNIQUE,
     type             TEXT NOT NULL,
+    expired          INTEGER, -- the last message whose text has expired; so have those of all before it
     deleted_at       INTEGER, -- the position of its deletion
     deleted_messages INTEGER  -- how many messages went with it
 ) STRICT;
+CREATE INDEX rooms_by_type ON rooms (type, id) WHERE deleted_at IS NULL;
 
 CREATE TABLE room_members (
     room         INTEGER NOT NULL,
@@ -51,18 +62,32 @@ CREATE TABLE messages (
     id         INTEGER PRIMARY KEY,
     room       INTEGER NOT NULL,
     author     BLOB NOT NULL,
-    text       TEXT, -- gone once deleted
+    text       TEXT, -- as posted; gone once deleted, expired or erased
     created_at INTEGER NOT NULL,
-    deleted_at INTEGER -- the position of the first deletion
+    edit       INTEGER, -- the newest edit's position
+    deleted_at INTEGER, -- the position of the first deletion
+    deleted_on INTEGER, -- its time
+    deleted_by BLOB
 ) STRICT;
--- Deleted messages stay out of the way of pages and counts, however many there are.
+-- Deleted messages stay out of the way of counts, however many there are; pages merge the two.
 CREATE INDEX messages_live ON messages (room, id) WHERE deleted_at IS NULL;
 -- With deleted_at in it, although it is always null here, counting reads the index alone.
 CREATE INDEX messages_live_by_author ON messages (room, author, id, deleted_at)
     WHERE deleted_at IS NULL;
 CREATE INDEX messages_deleted ON messages (room, id) WHERE deleted_at IS NOT NULL;
 
--- The words of the messages that are not deleted, found by `MATCH`; a row's id is the message's. They come
+-- Every text that a message was given by editing.
+CREATE TABLE edits (
+    position INTEGER PRIMARY KEY,
+    room     INTEGER NOT NULL,
+    message  INTEGER NOT NULL,
+    author   BLOB NOT NULL,
+    text     TEXT, -- gone with that of the message
+    at       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX edits_of_message ON edits (room, message, position);
+
+-- The words of the newest texts that are not gone, found by `MATCH`; a row's id is the message's. They come
 -- from `words.rs` as lower-case letters, digits and marks, so the tokenizer only sees where the spaces are.
 -- Nothing but the index is kept.
 CREATE VIRTUAL TABLE message_words USING fts5(
@@ -94,4 +119,4 @@ CREATE TABLE dead_letters (
     reason   TEXT NOT NULL
 ) STRICT;
 
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use events::{MessageId, Position, UserId};
 use rusqlite::{Connection, params};
 
-use super::queries::{self, MESSAGE, ROOM_BY_ROW};
+use super::queries::{self, ROOM_BY_ROW};
 use crate::rows::sequence;
 use crate::{MessageRow, Search, Words};
 
@@ -18,14 +18,14 @@ pub(super) const ROOMS: &str = "SELECT room, last_message FROM room_members
 pub(super) const FOUND: &str = "SELECT rowid FROM message_words
      WHERE message_words MATCH ?1 AND rowid > ?2 AND rowid < ?3 ORDER BY rowid DESC LIMIT ?4";
 
-/// Adds a message of the room with this number.
+/// Adds a message of the room with this number, if it has a text.
 pub(super) fn add(
     connection: &Connection,
     message: Position,
     room: i64,
-    text: &str,
+    text: Option<&str>,
 ) -> rusqlite::Result<()> {
-    let words = Words::of(text);
+    let words = text.map(Words::of).unwrap_or_default();
     if words.is_empty() {
         return Ok(());
     }
@@ -59,6 +59,37 @@ pub(super) fn remove_room(connection: &Connection, room: i64) -> rusqlite::Resul
     Ok(())
 }
 
+/// Removes the messages of the room after one and up to another.
+pub(super) fn remove_between(
+    connection: &Connection,
+    room: i64,
+    after: i64,
+    up_to: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM message_words WHERE rowid IN
+             (SELECT id FROM messages WHERE room = ?1 AND id > ?2 AND id <= ?3 AND deleted_at IS NULL)",
+        )?
+        .execute(params![room, after, up_to])?;
+    Ok(())
+}
+
+/// Removes the messages of the room that are by this author.
+pub(super) fn remove_author(
+    connection: &Connection,
+    room: i64,
+    author: UserId,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM message_words WHERE rowid IN
+             (SELECT id FROM messages WHERE room = ?1 AND author = ?2 AND deleted_at IS NULL)",
+        )?
+        .execute(params![room, author.as_uuid().as_bytes()])?;
+    Ok(())
+}
+
 /// See [`crate::ReadModels::search`].
 pub(super) fn search(
     snapshot: &Connection,
@@ -76,8 +107,8 @@ pub(super) fn search(
             })?
             .collect::<rusqlite::Result<_>>()?,
         Some(room) => queries::find_room(snapshot, room)?
-            .filter(|(_, room)| room.members.contains(&user))
-            .map(|(row, _)| (row, i64::MAX))
+            .filter(|found| found.room.members.contains(&user))
+            .map(|found| (found.row, i64::MAX))
             .into_iter()
             .collect(),
     };
@@ -123,9 +154,8 @@ fn message_row(snapshot: &Connection, message: i64, row: i64) -> rusqlite::Resul
         .prepare_cached(ROOM_BY_ROW)?
         .query_row(params![row], |row| queries::room_id(row, 0))?;
     let members = queries::members(snapshot, row)?;
-    let mut messages = [snapshot
-        .prepare_cached(MESSAGE)?
-        .query_row(params![message], |row| queries::message_row(row, room))?];
+    // What is found has a text: nothing of it has expired.
+    let mut messages = [queries::message(snapshot, message, room, None)?];
     queries::fill_receipts(snapshot, row, &members, &mut messages)?;
     let [message] = messages;
     Ok(message)

@@ -8,11 +8,12 @@ use events::{MessageId, Position, RoomId, UserId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::queries::{self, parsed, room_id, timestamp, user_id, user_row};
+use super::queries::{self, gone, optional_message, parsed, room_id, timestamp, user_id, user_row};
 use super::{blocking, failure, lock, open_reader};
 use crate::rows::{position, sequence};
 use crate::snapshot::{
-    Snapshot, StoredKey, StoredMark, StoredMember, StoredMessage, StoredRoom, StoredUser,
+    Snapshot, StoredDeletion, StoredEdit, StoredErasure, StoredKey, StoredMark, StoredMember,
+    StoredMessage, StoredRoom, StoredText, StoredUser,
 };
 use crate::{Checkpoint, ReadModelError};
 
@@ -20,7 +21,7 @@ const USERS: &str =
     "SELECT id, first_name, last_name, type, created_at, updated_at, deleted, position
      FROM users WHERE id > ?1 ORDER BY id LIMIT ?2";
 
-const ROOMS: &str = "SELECT id, type, position, deleted_at, deleted_messages
+const ROOMS: &str = "SELECT id, type, position, deleted_at, deleted_messages, expired
      FROM rooms WHERE id > ?1 ORDER BY id LIMIT ?2";
 
 /// Rooms by id, and the members of each in order.
@@ -29,9 +30,18 @@ const MEMBERS: &str = "SELECT room.id, member.user, member.last_message
      WHERE room.id >= ?1 AND (room.id > ?1 OR member.user > ?2)
      ORDER BY room.id, member.user LIMIT ?3";
 
-const MESSAGES: &str = "SELECT message.id, room.id, author, text, created_at, message.deleted_at
+const MESSAGES: &str = "SELECT message.id, room.id, message.author, message.text, created_at,
+     message.deleted_at, deleted_on, deleted_by, message.edit, edits.text, edits.at
      FROM messages AS message LEFT JOIN rooms AS room ON room.position = message.room
+     LEFT JOIN edits ON edits.position = message.edit
      WHERE message.id > ?1 ORDER BY message.id LIMIT ?2";
+
+const EDITS: &str = "SELECT edit.position, room.id, message, text, at
+     FROM edits AS edit LEFT JOIN rooms AS room ON room.position = edit.room
+     WHERE edit.position > ?1 ORDER BY edit.position LIMIT ?2";
+
+const ERASURES: &str = "SELECT user, position, at, erased_by
+     FROM erasures WHERE user > ?1 ORDER BY user LIMIT ?2";
 
 const MARKS: &str = "SELECT mark.position, room.id, reader, from_message, up_to, at
      FROM marks AS mark LEFT JOIN rooms AS room ON room.position = mark.room
@@ -165,6 +175,7 @@ impl Snapshot for SqliteSnapshot {
                 initiated: position(row.get(2)?),
                 deleted: optional_position(row, 3)?,
                 deleted_messages: row.get::<_, Option<i64>>(4)?.map(i64::unsigned_abs),
+                expired: optional_message(row, 5)?,
             })
         })
         .await
@@ -185,7 +196,7 @@ impl Snapshot for SqliteSnapshot {
                     Ok(StoredMember {
                         room: room_id(row, 0)?,
                         user: user_id(row, 1)?,
-                        last_message: optional_position(row, 2)?.map(MessageId::at),
+                        last_message: optional_message(row, 2)?,
                     })
                 })?
                 .collect()
@@ -200,15 +211,65 @@ impl Snapshot for SqliteSnapshot {
     ) -> Result<Vec<StoredMessage>, ReadModelError> {
         let after = after.map(MessageId::position);
         self.by_position(MESSAGES, after, limit, |row| {
-            let deleted_at = optional_position(row, 5)?;
+            let deletion = match optional_position(row, 5)? {
+                None => None,
+                Some(position) => Some(StoredDeletion {
+                    position,
+                    gone: gone(row, 6)?,
+                }),
+            };
+            let edit = match optional_position(row, 8)? {
+                None => None,
+                Some(position) => Some(StoredText {
+                    position,
+                    text: row.get(9)?,
+                    at: timestamp(row, 10)?,
+                }),
+            };
             Ok(StoredMessage {
                 id: MessageId::at(position(row.get(0)?)),
                 room: joined_room(row, 1)?,
                 author: user_id(row, 2)?,
                 text: row.get(3)?,
                 created_at: timestamp(row, 4)?,
-                deleted: deleted_at.is_some(),
-                deleted_at,
+                edit,
+                deleted: deletion.is_some(),
+                deletion,
+            })
+        })
+        .await
+    }
+
+    async fn edits(
+        &mut self,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<StoredEdit>, ReadModelError> {
+        self.by_position(EDITS, after, limit, |row| {
+            Ok(StoredEdit {
+                room: joined_room(row, 1)?,
+                message: MessageId::at(position(row.get(2)?)),
+                edit: StoredText {
+                    position: position(row.get(0)?),
+                    text: row.get(3)?,
+                    at: timestamp(row, 4)?,
+                },
+            })
+        })
+        .await
+    }
+
+    async fn erasures(
+        &mut self,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Result<Vec<StoredErasure>, ReadModelError> {
+        let after = after.map(|id| *id.as_uuid());
+        self.by_id(ERASURES, after, limit, |row| {
+            Ok(StoredErasure {
+                user: user_id(row, 0)?,
+                position: position(row.get(1)?),
+                gone: gone(row, 2)?,
             })
         })
         .await

@@ -70,7 +70,9 @@ async fn write(
     // Before anybody can read that it was done: whoever began an erasure may have been stopped in the middle.
     for entry in &gathered.entries {
         if let Event::UserErased(event) = &entry.envelope.event
-            && destroy(keyring, KeyId::Person(event.user_id), abandon).await?.is_none()
+            && destroy(keyring, KeyId::Person(event.user_id), abandon)
+                .await?
+                .is_none()
         {
             return Ok(Applied::Abandoned);
         }

@@ -159,7 +159,8 @@ impl<'a> Messages<'a> {
         let rows = self.found.into_iter().map(|(id, message)| {
             let expired = self.expired.get(&message.room).copied();
             let is_erased = erased.contains(&message.author);
-            let text = message.text.filter(|_| !is_erased);
+            let has_expired = expired.is_some_and(|up_to| id <= up_to);
+            let text = message.text.filter(|_| !is_erased && !has_expired);
             let left = match Left::of(id, message.is_deleted, text.is_some(), expired) {
                 // Nobody's erasure has destroyed the key: so it went with its month.
                 Left::Erased if !is_erased => Left::Expired,

@@ -1,7 +1,7 @@
 //! Users as they were.
 
-use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::collections::{HashMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use event_log::{Filter, LogError, Position};
 use events::{Event, UserId};
@@ -39,7 +39,7 @@ impl AsOf {
         Ok(known)
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<UserId, Known>> {
+    fn remembered(&self) -> MutexGuard<'_, HashMap<UserId, Known>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

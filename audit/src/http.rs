@@ -36,7 +36,11 @@ impl RecordHandle {
         Self(Arc::new(obtain))
     }
 
-    fn get(&self) -> Result<Record, ApiError> {
+    /// The record.
+    ///
+    /// # Errors
+    /// 503: it is not there yet.
+    pub fn get(&self) -> Result<Record, ApiError> {
         (self.0)().ok_or_else(|| {
             ApiError::unavailable("the event log has not been reached yet; try again", 1)
         })

@@ -8,11 +8,13 @@ mod filter;
 mod format;
 mod http;
 mod output;
+mod reading;
 mod replay;
 mod selection;
 
 pub use filter::{Bound, InvalidBound, InvalidRange, ReplayFilter};
 pub use format::Format;
 pub use http::{Options, RecordHandle, routes};
+pub use reading::record_reading;
 pub use replay::{ReplayArgs, Summary, replay};
 pub use selection::{Selected, Selection, Step};

@@ -76,6 +76,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         Queries {
             read_models,
             progress,
+            past: record.clone().into(),
             auth: auth.clone(),
         },
         gateway_ws::Options {

@@ -9,12 +9,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every route of the contract and of Hansard's own, with the statuses that the other suites see.
-const OPERATIONS: [(&str, &str, &[u16]); 20] = [
+const OPERATIONS: [(&str, &str, &[u16]); 21] = [
     ("post", "/login/{userId}", &[200, 400, 404, 503]),
     ("get", "/users", &[200, 400, 401, 503]),
     ("post", "/users", &[200, 400, 401, 403, 413, 415, 422, 503]),
     ("get", "/users/{id}", &[200, 400, 401, 404, 503]),
     ("delete", "/users/{id}", &[200, 400, 401, 403, 422, 503]),
+    (
+        "post",
+        "/users/{id}/erase",
+        &[200, 400, 401, 403, 404, 409, 422, 503],
+    ),
     (
         "post",
         "/room/initiate",
@@ -25,7 +30,27 @@ const OPERATIONS: [(&str, &str, &[u16]); 20] = [
         "/room/{roomId}/message",
         &[200, 400, 401, 403, 404, 413, 415, 422, 503],
     ),
-    ("get", "/room", &[200, 400, 401, 503]),
+    (
+        "patch",
+        "/room/{roomId}/message/{messageId}",
+        &[200, 400, 401, 403, 404, 413, 415, 422, 503],
+    ),
+    (
+        "put",
+        "/room/{roomId}/hold",
+        &[200, 400, 401, 403, 404, 413, 415, 422, 503],
+    ),
+    (
+        "delete",
+        "/room/{roomId}/hold",
+        &[200, 400, 401, 403, 404, 422, 503],
+    ),
+    (
+        "get",
+        "/room/{roomId}/message/{messageId}/history",
+        &[200, 400, 401, 403, 404, 503],
+    ),
+    ("get", "/room", &[200, 400, 401, 403, 404, 503]),
     ("get", "/room/{roomId}", &[200, 400, 401, 403, 404, 503]),
     ("get", "/search", &[200, 400, 401, 403, 404, 503]),
     (
@@ -139,7 +164,15 @@ fn every_operation_has_its_answers(document: &Value) {
         .iter()
         .map(|it| it["name"].as_str().unwrap())
         .collect();
-    for name in ["page", "limit", "before", "after", "Hansard-Position"] {
+    for name in [
+        "page",
+        "limit",
+        "before",
+        "after",
+        "asOf",
+        "user",
+        "Hansard-Position",
+    ] {
         assert!(names.contains(name), "GET /room says nothing of {name}");
     }
     assert_eq!(

@@ -202,7 +202,7 @@ async fn refusals(stack: &Stack, house: &House, last: &str) {
     }
     let unknown = format!("{as_of}&user={}", "0".repeat(32));
     let refused = admin.conversations(&unknown).await;
-    refused.refused(404, "No user exists for this id");
+    refused.refused(404, "No user with this id found");
 
     let ada = &house.ada.client;
     let bound = "neither a time nor a position: expected RFC 3339, for example \

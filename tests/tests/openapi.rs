@@ -226,6 +226,11 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
     let posted = client.post(&room, "x").await;
     let message = posted.json["post"]["postId"].as_str().unwrap().to_owned();
     let nobody = "0".repeat(32);
+    let path_of_message = format!("/room/{room}/message/{message}");
+    let text = json!({"messageText": "y"});
+    let (hold, reason) = (format!("/room/{room}/hold"), json!({"reason": "a case"}));
+    let erase = format!("/users/{}/erase", stack.person("Carl").await.id);
+    let as_of = format!("asOf={message}");
     let everything = format!("after={}&wait=20", "0".repeat(16));
 
     let answers: Vec<(&str, &str, Vec<Answer>)> = vec![
@@ -308,6 +313,10 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             vec![
                 client.conversations("").await,
                 client.conversations("page=-1").await,
+                client.conversations(&as_of).await,
+                client
+                    .conversations(&format!("{as_of}&user={nobody}"))
+                    .await,
                 anyone.conversations("").await,
                 client
                     .with_header("hansard-position", &"f".repeat(16))
@@ -321,6 +330,7 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             vec![
                 client.conversation(&room, "").await,
                 client.conversation(&room, "limit=-1").await,
+                client.conversation(&room, &as_of).await,
                 anyone.conversation(&room, "").await,
                 eve.client.conversation(&room, "").await,
                 client.conversation(&nobody, "").await,
@@ -364,9 +374,37 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             "/audit/events",
             vec![
                 anyone.audit_events("").await,
-                client.audit_events("").await,
-                grace.client.audit_events("from=x").await,
+                client.audit_events("from=x").await,
             ],
+        ),
+        (
+            "patch",
+            "/room/{roomId}/message/{messageId}",
+            vec![
+                client
+                    .send(Method::PATCH, &path_of_message, Some(text))
+                    .await,
+            ],
+        ),
+        (
+            "get",
+            "/room/{roomId}/message/{messageId}/history",
+            vec![client.get(&format!("{path_of_message}/history")).await],
+        ),
+        (
+            "put",
+            "/room/{roomId}/hold",
+            vec![client.send(Method::PUT, &hold, Some(reason)).await],
+        ),
+        (
+            "delete",
+            "/room/{roomId}/hold",
+            vec![client.send(Method::DELETE, &hold, None).await],
+        ),
+        (
+            "post",
+            "/users/{id}/erase",
+            vec![client.send(Method::POST, &erase, None).await],
         ),
         (
             "delete",

@@ -154,7 +154,7 @@ async fn wrong_parameters_are_named() {
         (
             "?colour=red",
             "colour",
-            "unknown parameter; there are room, user, from and to",
+            "unknown parameter; there are room, user, type, from, to and format",
         ),
         ("?from=1&from=2", "from", "given more than once"),
         (

@@ -16,9 +16,9 @@ use support::*;
 
 /// The positions that a replay with these arguments has.
 async fn positions(args: ReplayArgs) -> Vec<u64> {
-    let mut selection = Selection::start(history().done().await, args.filter())
-        .await
-        .unwrap();
+    let record = history().done().await;
+    let end = position(u64::MAX);
+    let mut selection = Selection::start(record, args.filter(), end).await.unwrap();
     let mut positions = Vec::new();
     while let Some(selected) = selection.next().await.unwrap() {
         positions.push(selected.recorded.position.get());
@@ -126,7 +126,7 @@ async fn json_lines_hold_each_event_with_what_is_sealed_opened() {
     assert!(lines[0].starts_with(first), "{}", lines[0]);
     assert_eq!(
         summary.to_string(),
-        "replayed 11 events, read up to position 000000000000000b; 1 can't be decoded"
+        "read up to position 000000000000000b: replayed 11 events; 1 can't be decoded"
     );
 }
 
@@ -159,7 +159,7 @@ async fn what_cant_be_attributed_is_counted() {
         ..ReplayArgs::default()
     };
     let (_, summary) = written(&args, history().done().await).await;
-    assert_eq!((summary.events, summary.unattributed), (4, 1));
+    assert_eq!((summary.told.events, summary.told.unattributed), (4, 1));
     assert!(
         summary
             .to_string()
@@ -316,7 +316,11 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
         ),
         ("--from", "yesterday", "neither a time nor a position"),
         ("--to", "", "neither a time nor a position"),
-        ("--format", "xml", "[possible values: jsonl, text]"),
+        (
+            "--format",
+            "xml",
+            "[possible values: jsonl, text, transcript, html]",
+        ),
     ] {
         let error = Cli::try_parse_from(["replay", flag, value]).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
@@ -347,7 +351,7 @@ async fn a_real_log_is_replayed() {
         ..ReplayArgs::default()
     };
     let (text, summary) = written(&args, record.clone()).await;
-    assert_eq!(summary.events, 4);
+    assert_eq!(summary.told.events, 4);
     let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     let expected: Value = serde_json::from_slice(&history().events[5].payload).unwrap();
     assert_eq!(first["event"], expected);
@@ -372,5 +376,5 @@ async fn a_real_log_is_replayed() {
         user: Some(CARL),
         ..ReplayArgs::default()
     };
-    assert_eq!(written(&args, record).await.1.events, 4);
+    assert_eq!(written(&args, record).await.1.told.events, 4);
 }

@@ -419,7 +419,7 @@ async fn what_cannot_be_is_refused(stack: &Stack, history: &History) {
         ),
         (
             "rooms=x",
-            json!({"rooms": "unknown parameter; there are room, user, from and to"}),
+            json!({"rooms": "unknown parameter; there are room, user, type, from, to and format"}),
         ),
         ("from=1&from=2", json!({"from": "given more than once"})),
     ] {

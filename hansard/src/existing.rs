@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use ::keys::Record;
-use event_log::LogUrl;
+use anyhow::Context as _;
+use event_log::{LogUrl, SqliteLog};
 use platform::Context;
+use platform::startup::open_keyring;
 use read_models::{Catalogue, ReadModelsUrl};
 
 /// Opens the log and its keys; a SQLite file that is not there is an error. Opening would make an empty log: the last
@@ -19,6 +21,19 @@ pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Re
         );
     }
     context.open_record().await
+}
+
+/// Opens a copy of a log, which nobody may write to, and its keys.
+pub(crate) async fn open_copy_of_record(context: &Context) -> anyhow::Result<Record> {
+    let LogUrl::Sqlite(path) = &context.config.log else {
+        anyhow::bail!(
+            "--unrecorded is for a copy of a log in an SQLite file: that a log on a server is read can be recorded"
+        );
+    };
+    let log = SqliteLog::open_copy(&context.config.data_dir.join(path)).await;
+    let log = log.context("--unrecorded is for a copy that nobody may write to")?;
+    let keyring = open_keyring(&context.config, &context.shutdown).await?;
+    Ok(Record::new(Arc::new(log), keyring))
 }
 
 /// Opens the record and the catalogue of the read models, neither of which is made if it is not there.

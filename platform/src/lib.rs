@@ -36,6 +36,7 @@ pub mod health;
 pub mod http;
 mod secret;
 pub mod shutdown;
+pub mod signing;
 pub mod stall;
 pub mod startup;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! `GET /audit/events`: a replay as a stream of NDJSON, for support.
+//! The audit routes: who may call them, and `GET /audit/events`, a replay as a stream of NDJSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +16,13 @@ use futures::stream::{self, Stream};
 use keys::Record;
 use platform::auth::Auth;
 use platform::error::ApiError;
+use read_models::TreeStore;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::format::ReplayedEvent;
+use crate::proofs;
 use crate::{Format, ReplayFilter, Selection};
 
 /// Bytes gathered before they are handed to the connection.
@@ -55,19 +57,24 @@ impl fmt::Debug for RecordHandle {
     }
 }
 
-/// What the audit route is built from.
+/// What the audit routes are built from.
 #[derive(Clone)]
 pub struct Options {
     /// The record to replay.
     pub record: RecordHandle,
+    /// The Merkle tree over it.
+    pub tree: Arc<dyn TreeStore>,
     /// Who may call.
     pub auth: Auth,
 }
 
-/// The audit route.
+/// The audit routes.
 pub fn routes(options: Options) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(replay_events))
+        .routes(routes!(proofs::checkpoint))
+        .routes(routes!(proofs::proof))
+        .routes(routes!(proofs::consistency))
         .with_state(Arc::new(options))
 }
 
@@ -100,23 +107,29 @@ async fn replay_events(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let claims = options.auth.bearer(&headers)?;
-    if claims.user_type != UserType::Support {
-        return Err(ApiError::forbidden(
-            "only users of type support may read the record",
-        ));
-    }
+    let record = authorized(&options, &headers).await?;
     let filter = parse_filter(query.as_deref().unwrap_or_default())?;
-    let record = options.record.get()?;
-    if is_deleted(&record, claims.user).await? {
-        return Err(ApiError::invalid_token("the token's user does not exist"));
-    }
     let selection = Selection::start(record, filter).await?;
     let headers = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
         (header::CACHE_CONTROL, "no-store"),
     ];
     Ok((headers, Body::from_stream(lines(selection))).into_response())
+}
+
+/// The record, if the caller may read it.
+pub(crate) async fn authorized(options: &Options, headers: &HeaderMap) -> Result<Record, ApiError> {
+    let claims = options.auth.bearer(headers)?;
+    if claims.user_type != UserType::Support {
+        return Err(ApiError::forbidden(
+            "only users of type support may read the record",
+        ));
+    }
+    let record = options.record.get()?;
+    if is_deleted(&record, claims.user).await? {
+        return Err(ApiError::invalid_token("the token's user does not exist"));
+    }
+    Ok(record)
 }
 
 /// Whether the log says that the user was deleted. One whom it does not know is the firm's own back

@@ -3,13 +3,25 @@
 use std::sync::Arc;
 
 use ::keys::Record;
-use event_log::LogUrl;
+use event_log::{EventLog, LogUrl};
 use platform::Context;
 use read_models::{Catalogue, ReadModelsUrl};
 
-/// Opens the log and its keys; a SQLite file that is not there is an error. Opening would make an empty log: the last
-/// thing that somebody who asks about the record wants.
+/// Opens the log and its keys; see [`check_log`].
 pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Record> {
+    check_log(context)?;
+    context.open_record().await
+}
+
+/// Opens the log alone, for what needs only its bytes; see [`check_log`].
+pub(crate) async fn open_existing_log(context: &Context) -> anyhow::Result<Arc<dyn EventLog>> {
+    check_log(context)?;
+    context.open_log().await
+}
+
+/// A SQLite file that is not there is an error. Opening would make an empty log: the last thing that somebody
+/// who asks about the record wants.
+fn check_log(context: &Context) -> anyhow::Result<()> {
     if let LogUrl::Sqlite(path) = &context.config.log {
         let file = context.config.data_dir.join(path);
         anyhow::ensure!(
@@ -18,7 +30,7 @@ pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Re
             file.display()
         );
     }
-    context.open_record().await
+    Ok(())
 }
 
 /// Opens the record and the catalogue of the read models, neither of which is made if it is not there.
@@ -26,6 +38,13 @@ pub(crate) async fn open_existing(
     context: &Context,
 ) -> anyhow::Result<(Record, Arc<dyn Catalogue>)> {
     let record = open_existing_record(context).await?;
+    Ok((record, open_existing_catalogue(context).await?))
+}
+
+/// Opens the catalogue of the read models, which is not made if it is not there.
+pub(crate) async fn open_existing_catalogue(
+    context: &Context,
+) -> anyhow::Result<Arc<dyn Catalogue>> {
     if let ReadModelsUrl::Sqlite(path) = &context.config.read_models {
         let file = context.config.data_dir.join(path);
         anyhow::ensure!(
@@ -34,7 +53,7 @@ pub(crate) async fn open_existing(
             file.display()
         );
     }
-    Ok((record, context.open_catalogue().await?))
+    context.open_catalogue().await
 }
 
 /// Names this process to projectors: whoever looks at a lease sees which command has it.

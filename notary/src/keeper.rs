@@ -6,6 +6,7 @@ use std::time::Duration;
 use event_log::{EventLog, Filter, Followed, Position, Recorded, follow_forever};
 use futures::{FutureExt, StreamExt};
 use merkle::{MISSING, SigningKey, Tree, TreeHead, index_of, leaf_data, leaf_hash, position_of};
+use platform::config::{Config, ConfigError};
 use read_models::{KeptTree, TreeStore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -51,8 +52,38 @@ pub struct Options {
     pub drain: Duration,
 }
 
+impl Options {
+    /// As the configuration says. Makes a signing key if there is none.
+    ///
+    /// # Errors
+    /// The keys or the webhook can't be used.
+    pub fn of(
+        config: &Config,
+        log: Arc<dyn EventLog>,
+        store: Arc<dyn TreeStore>,
+        status: Status,
+        drain: Duration,
+    ) -> Result<Self, ConfigError> {
+        let webhook = config.tree_heads_webhook.clone().map(Webhook::new);
+        Ok(Self {
+            log,
+            store,
+            keys: platform::signing::load(config)?,
+            file: HeadsFile::new(config.tree_heads_path()),
+            webhook: webhook
+                .transpose()
+                .map_err(|error| ConfigError::new(error.to_string()))?,
+            every_events: config.tree_head_events,
+            every: config.tree_head_interval(),
+            status,
+            drain,
+        })
+    }
+}
+
 /// Keeps the tree until `shutdown`, across outages. Something wrong with the log or the stored tree is told
-/// in the status, a figure and the log lines, and ends the keeping: what was signed is never made to fit.
+/// in the status, a figure and the log lines, and ends the keeping until a new tree is begun on purpose: what
+/// was signed is never made to fit.
 pub async fn keep(options: Options, shutdown: CancellationToken) {
     let telling = options
         .webhook
@@ -63,9 +94,12 @@ pub async fn keep(options: Options, shutdown: CancellationToken) {
         telling,
         shutdown,
     };
-    if let Err(tampering) = keeper.keep().await {
+    while let Err(tampering) = keeper.keep().await {
         keeper.options.status.stopped(&tampering);
         tracing::error!("THE RECORD DOES NOT STAND ITS EXAMINATION: {tampering}");
+        if !keeper.another_tree().await {
+            break;
+        }
     }
     if let Some(telling) = keeper.telling {
         telling.finish().await;
@@ -139,6 +173,24 @@ impl Keeper {
         Ok(())
     }
 
+    /// Waits until another tree is begun; `false` when it is told to stop before.
+    async fn another_tree(&self) -> bool {
+        let mut given_up: Option<u32> = None;
+        while self
+            .shutdown
+            .run_until_cancelled(sleep(LOOK))
+            .await
+            .is_some()
+        {
+            if let Ok(Some(newest)) = self.options.store.newest().await
+                && *given_up.get_or_insert(newest.number) != newest.number
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     async fn keep_from(&self, begun: Begun) -> Result<Ended, Trouble> {
         let mut keeping = Keeping {
             unsigned_since: (begun.signed.unwrap_or(0) < begun.kept.size).then(Instant::now),
@@ -163,7 +215,9 @@ impl Keeper {
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 _ = looks.tick() => {
-                    self.look(&keeping).await?;
+                    if !self.look(&keeping).await? {
+                        return Ok(Ended::Lost("another tree was begun".to_owned()));
+                    }
                     self.sign_if_due(&mut keeping).await?;
                     status.show_age();
                 }
@@ -217,13 +271,19 @@ impl Keeper {
         usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH)
     }
 
-    /// Whether the log is still the one that was hashed, as far as can be seen from its end.
-    async fn look(&self, keeping: &Keeping) -> Result<(), Tampering> {
-        let Ok(tail) = self.options.log.tail().await else {
-            return Ok(());
-        };
-        check_log(&tail.incarnation, &keeping.kept.log)?;
-        check_length(tail.last, "the tree", keeping.tree.size())
+    /// Whether the log is still the one that was hashed, as far as can be seen from its end; `false` when this
+    /// is no longer the tree to keep.
+    async fn look(&self, keeping: &Keeping) -> Result<bool, Tampering> {
+        if let Ok(newest) = self.options.store.newest().await
+            && newest.is_none_or(|newest| newest.number != keeping.kept.number)
+        {
+            return Ok(false);
+        }
+        if let Ok(tail) = self.options.log.tail().await {
+            check_log(&tail.incarnation, &keeping.kept.log)?;
+            check_length(tail.last, "the tree", keeping.tree.size())?;
+        }
+        Ok(true)
     }
 
     /// Hashes and stores a batch; `false` when another notary has stored it already.

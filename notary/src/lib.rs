@@ -13,6 +13,7 @@
 mod examine;
 mod heads_file;
 mod keeper;
+mod prove;
 mod report;
 mod status;
 mod tampering;
@@ -21,6 +22,7 @@ mod webhook;
 
 pub use heads_file::{HeadsFile, set_aside};
 pub use keeper::{Options, keep};
+pub use prove::{ProveError, Proven};
 pub use report::{Difference, How, LogReport};
 pub use status::Status;
 pub use tampering::Tampering;

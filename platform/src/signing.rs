@@ -20,6 +20,15 @@ pub fn load(config: &Config) -> Result<Vec<SigningKey>, ConfigError> {
     read(&file(config)?)
 }
 
+/// The keys that there are already, the one that signs first.
+///
+/// # Errors
+/// As [`load`]; and when there is no file.
+pub fn load_existing(config: &Config) -> Result<Vec<SigningKey>, ConfigError> {
+    let generated = || config.data_dir.join(GENERATED_SIGNING_KEY);
+    read(&config.signing_key_file.clone().unwrap_or_else(generated))
+}
+
 fn file(config: &Config) -> Result<PathBuf, ConfigError> {
     match &config.signing_key_file {
         Some(file) => Ok(file.clone()),

@@ -22,10 +22,11 @@ fn main() -> ExitCode {
     platform::run("query-api", &cli.args, |context| async move {
         let listener = context.bind().await?;
         let auth = context.auth()?;
-        let (read_models, _) = context.open_read_models().await?;
+        let (read_models, catalogue) = context.open_read_models().await?;
         // Queries are answered without the log. Audits need it, once it can be reached.
         let audit = audit::routes(audit::Options {
             record: connect_in_background(context.clone()),
+            tree: catalogue.tree(),
             auth: auth.clone(),
         });
         let progress = Progress::start(read_models.clone(), context.shutdown.clone());

@@ -1,4 +1,4 @@
-//! `GET /audit/events`: a replay as a stream, for auditors.
+//! The audit routes: who may call them, and `GET /audit/events`, a replay as a stream.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -17,11 +17,13 @@ use futures::stream::{self, Stream};
 use keys::Record;
 use platform::auth::{Auth, Claims};
 use platform::error::ApiError;
+use read_models::TreeStore;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::document::{Document, Moved};
 use crate::format::ReplayedEvent;
+use crate::proofs;
 use crate::reading::{before, record_reading};
 use crate::transcript::content_security_policy;
 use crate::{EventType, Format, ReplayFilter};
@@ -62,19 +64,24 @@ impl fmt::Debug for RecordHandle {
     }
 }
 
-/// What the audit route is built from.
+/// What the audit routes are built from.
 #[derive(Clone)]
 pub struct Options {
     /// The record to replay.
     pub record: RecordHandle,
+    /// The Merkle tree over it.
+    pub tree: Arc<dyn TreeStore>,
     /// Who may call.
     pub auth: Auth,
 }
 
-/// The audit route.
+/// The audit routes.
 pub fn routes(options: Options) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(replay_events))
+        .routes(routes!(proofs::checkpoint))
+        .routes(routes!(proofs::proof))
+        .routes(routes!(proofs::consistency))
         .with_state(Arc::new(options))
 }
 
@@ -114,13 +121,9 @@ async fn replay_events(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let claims = options.auth.auditor(&headers)?;
+    let (record, claims) = authorized(&options, &headers).await?;
     let Asked { filter, format } = Asked::parse(query.as_deref().unwrap_or_default())?;
     let format = format.unwrap_or_else(|| accepted(&headers));
-    let record = options.record.get()?;
-    if !exists(&record, claims).await? {
-        return Err(ApiError::invalid_token("the token's user does not exist"));
-    }
     let what = "GET /audit/events";
     let recorded = record_reading(&record, Some(claims.user), what, filter.conditions());
     let up_to = before(recorded.await?);
@@ -136,6 +139,19 @@ async fn replay_events(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
     Ok((headers, Body::from_stream(pieces(document))).into_response())
+}
+
+/// The record and who the caller is, if the caller may read it.
+pub(crate) async fn authorized(
+    options: &Options,
+    headers: &HeaderMap,
+) -> Result<(Record, Claims), ApiError> {
+    let claims = options.auth.auditor(headers)?;
+    let record = options.record.get()?;
+    if !exists(&record, claims).await? {
+        return Err(ApiError::invalid_token("the token's user does not exist"));
+    }
+    Ok((record, claims))
 }
 
 /// Whether the log knows the caller, undeleted. The firm's own back office is no user of the chat.

@@ -1,4 +1,5 @@
-//! Replays the log for audits: which events, in which format, to a file, a pipe or an HTTP client.
+//! Replays the log for audits: which events, in which format, to a file, a pipe or an HTTP client; and hands
+//! out the proofs that it is what it was.
 //!
 //! Events are read from the log itself and never from the read models, one at a time, so that a replay of
 //! any length needs the same little memory; a transcript needs what it takes to tell of one room. Events that this version of Hansard can't decode are part of
@@ -11,6 +12,7 @@ mod http;
 mod output;
 mod pace;
 mod people;
+mod proofs;
 mod reading;
 mod replay;
 mod selection;

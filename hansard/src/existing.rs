@@ -4,14 +4,26 @@ use std::sync::Arc;
 
 use ::keys::Record;
 use anyhow::Context as _;
-use event_log::{LogUrl, SqliteLog};
+use event_log::{EventLog, LogUrl, SqliteLog};
 use platform::Context;
 use platform::startup::open_keyring;
 use read_models::{Catalogue, ReadModelsUrl};
 
-/// Opens the log and its keys; a SQLite file that is not there is an error. Opening would make an empty log: the last
-/// thing that somebody who asks about the record wants.
+/// Opens the log and its keys; see [`check_log`].
 pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Record> {
+    check_log(context)?;
+    context.open_record().await
+}
+
+/// Opens the log alone, for what needs only its bytes; see [`check_log`].
+pub(crate) async fn open_existing_log(context: &Context) -> anyhow::Result<Arc<dyn EventLog>> {
+    check_log(context)?;
+    context.open_log().await
+}
+
+/// A SQLite file that is not there is an error. Opening would make an empty log: the last thing that somebody
+/// who asks about the record wants.
+fn check_log(context: &Context) -> anyhow::Result<()> {
     if let LogUrl::Sqlite(path) = &context.config.log {
         let file = context.config.data_dir.join(path);
         anyhow::ensure!(
@@ -20,7 +32,7 @@ pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Re
             file.display()
         );
     }
-    context.open_record().await
+    Ok(())
 }
 
 /// Opens a copy of a log, which nobody may write to, and its keys.
@@ -41,6 +53,13 @@ pub(crate) async fn open_existing(
     context: &Context,
 ) -> anyhow::Result<(Record, Arc<dyn Catalogue>)> {
     let record = open_existing_record(context).await?;
+    Ok((record, open_existing_catalogue(context).await?))
+}
+
+/// Opens the catalogue of the read models, which is not made if it is not there.
+pub(crate) async fn open_existing_catalogue(
+    context: &Context,
+) -> anyhow::Result<Arc<dyn Catalogue>> {
     if let ReadModelsUrl::Sqlite(path) = &context.config.read_models {
         let file = context.config.data_dir.join(path);
         anyhow::ensure!(
@@ -49,7 +68,7 @@ pub(crate) async fn open_existing(
             file.display()
         );
     }
-    Ok((record, context.open_catalogue().await?))
+    context.open_catalogue().await
 }
 
 /// Names this process to projectors: whoever looks at a lease sees which command has it.

@@ -11,6 +11,7 @@ mod rebuild;
 mod replay;
 mod serve;
 mod token;
+mod tree;
 mod verify;
 
 use std::io::Write;
@@ -64,6 +65,9 @@ enum Command {
     /// Look at the keys that personal texts are sealed with, and change the master key
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// The Merkle tree over the log and the keys that its heads are signed with
+    #[command(subcommand)]
+    Tree(tree::TreeCommand),
     /// Print a token for a user, signed with the configured secret
     Token(token::TokenArgs),
     /// Print the API's description, OpenAPI 3.1 as JSON
@@ -99,6 +103,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Some(Command::Keys(command)) => {
             platform::run("hansard", args, |context| keys::keys(context, command))
         }
+        Some(Command::Tree(command)) => tree::tree(args, command),
         Some(Command::Token(token)) => platform::exit("hansard", token::print(args, token)),
         Some(Command::Openapi) => platform::exit("hansard", openapi::print()),
         Some(Command::Healthcheck(check)) => platform::exit("hansard", healthcheck::check(check)),

@@ -90,6 +90,7 @@ async fn describe() -> anyhow::Result<String> {
     let log = event_log::open(&LogUrl::Sqlite("log.db".into()), directory.path()).await?;
     let url = ReadModelsUrl::Sqlite("read.db".into());
     let catalogue = read_models::open(&url, directory.path()).await?;
+    let tree = catalogue.tree();
     let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
 
     let stopped = CancellationToken::new();
@@ -128,6 +129,7 @@ async fn describe() -> anyhow::Result<String> {
         },
         audit::Options {
             record: record.into(),
+            tree,
             auth,
         },
     );

@@ -44,6 +44,17 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     });
     let status = projector::Status::default();
     status.report_to(&context.health, config.max_lag());
+    let proof = notary::Status::default();
+    proof.report_to(&context.health);
+    let notary = notary::Options::of(
+        &config,
+        Arc::clone(&record.log),
+        catalogue.tree(),
+        proof,
+        projector::DRAIN,
+    )?;
+    let keeping = tokio::spawn(notary::keep(notary, requests_done.clone()));
+    let tree = catalogue.tree();
     let projecting = stop_on_error(
         &context.shutdown,
         projector::run(
@@ -90,6 +101,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         },
         audit::Options {
             record: record.into(),
+            tree,
             auth,
         },
     );
@@ -100,6 +112,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     requests_done.cancel();
     let prepared = preparing.await?;
     let projected = projecting.await?;
+    keeping.await?;
     served.and(prepared).and(projected)
 }
 

@@ -8,6 +8,9 @@ use crate::{Hash, SigningKey, VerifyingKey};
 /// Begins the extension line that names the log's incarnation.
 const LOG: &str = "log ";
 
+/// Begins a line with a signature.
+const SIGNATURE: char = '—';
+
 /// A tree head, with the signed note that says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeHead {
@@ -121,13 +124,15 @@ impl TreeHead {
     }
 }
 
-/// The signed notes in a file of tree heads: one after the other, with an empty line after each.
+/// The signed notes in a file of tree heads: one after the other, with an empty line after each. What is only
+/// half there is given as it is, and is no tree head.
 pub fn heads_of(file: &str) -> impl Iterator<Item = String> {
-    // In a note, an empty line stands between its text and its signatures.
-    let mut blocks = file.split("\n\n").map(|block| block.trim_matches('\n'));
+    // In a note, too, an empty line stands between its text and its signatures.
+    let blocks = file.split("\n\n").map(|block| block.trim_matches('\n'));
+    let mut blocks = blocks.filter(|block| !block.is_empty()).peekable();
     std::iter::from_fn(move || {
-        let text = blocks.by_ref().find(|block| !block.is_empty())?;
-        let signatures = blocks.next().unwrap_or_default();
-        Some(format!("{text}\n\n{signatures}\n"))
+        let text = blocks.next()?;
+        let signatures = blocks.next_if(|block| block.starts_with(SIGNATURE));
+        Some(format!("{text}\n\n{}\n", signatures.unwrap_or_default()))
     })
 }

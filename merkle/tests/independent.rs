@@ -274,6 +274,12 @@ fn a_file_of_tree_heads_is_read_one_by_one() {
     // Cut off in the middle: what is left is no tree head.
     let last = heads_of(&file[..file.len() - 100]).last().unwrap();
     assert!(TreeHead::parse(&last).is_err());
+    // What follows it is whole again, wherever it was cut off.
+    for cut in 1..heads[2].len() {
+        let half = &heads[2].as_bytes()[..cut];
+        let file = format!("{}\n\n{}\n", String::from_utf8_lossy(half), heads[1]);
+        assert_eq!(heads_of(&file).last().unwrap(), heads[1], "{cut}");
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub mod http;
 pub mod role;
 mod secret;
 pub mod shutdown;
+pub mod signing;
 pub mod stall;
 pub mod startup;
 pub mod telemetry;

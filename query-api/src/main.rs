@@ -22,12 +22,13 @@ fn main() -> ExitCode {
     platform::run("query-api", &cli.args, |context| async move {
         let listener = context.bind().await?;
         let auth = context.auth()?;
-        let (read_models, _) = context.open_read_models().await?;
+        let (read_models, catalogue) = context.open_read_models().await?;
         // Queries are answered without the log. Audits and what is asked of the past need it, once it can be
         // reached.
         let record = connect_in_background(context.clone());
         let audit = audit::routes(audit::Options {
             record: record.clone(),
+            tree: catalogue.tree(),
             auth: auth.clone(),
         });
         let progress = Progress::start(read_models.clone(), context.shutdown.clone());

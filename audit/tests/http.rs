@@ -13,6 +13,7 @@ use events::UserType;
 use http_body_util::BodyExt;
 use platform::auth::Auth;
 use platform::config::AuthMode;
+use read_models::{Catalogue, SqliteCatalogue};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -23,9 +24,13 @@ fn auth(mode: AuthMode) -> Auth {
     Auth::new(mode, Duration::from_secs(60), &[secret]).unwrap()
 }
 
-fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
+async fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
+    // No proofs are asked for here.
+    let nowhere = tempfile::tempdir().unwrap();
+    let catalogue = SqliteCatalogue::open(&nowhere.path().join("read.db")).await;
     let options = Options {
         record: record.into(),
+        tree: catalogue.unwrap().tree(),
         auth: auth(mode),
     };
     routes(options).split_for_parts().0
@@ -61,7 +66,7 @@ fn positions(body: &str) -> Vec<String> {
 #[tokio::test]
 async fn support_reads_the_record() {
     for mode in [AuthMode::Token, AuthMode::Open] {
-        let app = app(mode, history().done().await);
+        let app = app(mode, history().done().await).await;
         let (status, headers, body) = get(app, "", Some(&support_token())).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(headers["content-type"], "application/x-ndjson");
@@ -71,7 +76,7 @@ async fn support_reads_the_record() {
         "?room={}&user={BELA}&from=5&to=2026-11-22T17:00:09Z",
         room()
     );
-    let app = app(AuthMode::Token, history().done().await);
+    let app = app(AuthMode::Token, history().done().await).await;
     let (_, _, body) = get(app, &query, Some(&support_token())).await;
     assert_eq!(positions(&body), ["0000000000000006"]);
 }
@@ -79,7 +84,7 @@ async fn support_reads_the_record() {
 #[tokio::test]
 async fn nobody_else_reads_it() {
     for mode in [AuthMode::Token, AuthMode::Open] {
-        let app = app(mode, history().done().await);
+        let app = app(mode, history().done().await).await;
         let (status, headers, _) = get(app.clone(), "", None).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         assert_eq!(headers["www-authenticate"], "Bearer");
@@ -137,7 +142,7 @@ async fn wrong_parameters_are_named() {
             "the range from 0000000000000003 to 0000000000000002 ends",
         ),
     ] {
-        let app = app(AuthMode::Token, history().done().await);
+        let app = app(AuthMode::Token, history().done().await).await;
         let (status, _, body) = get(app, query, Some(&support_token())).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -154,7 +159,7 @@ async fn without_the_log_clients_are_asked_to_come_back() {
         ..history()
     };
     for handle in [RecordHandle::new(|| None), unreachable.done().await.into()] {
-        let app = app(AuthMode::Token, handle);
+        let app = app(AuthMode::Token, handle).await;
         let (status, headers, _) = get(app, "", Some(&support_token())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(headers.contains_key("retry-after"));
@@ -167,7 +172,7 @@ async fn a_stream_that_breaks_off_says_so_in_its_last_line() {
         fails_after: Some(position(3)),
         ..history()
     };
-    let app = app(AuthMode::Token, failing.done().await);
+    let app = app(AuthMode::Token, failing.done().await).await;
     let (status, _, body) = get(app, "", Some(&support_token())).await;
     assert_eq!(status, StatusCode::OK);
     let lines: Vec<&str> = body.lines().collect();

@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use platform::role::Role;
+use read_models::{Catalogue, SqliteCatalogue};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -24,9 +25,13 @@ fn auth(mode: AuthMode) -> Auth {
     Auth::new(mode, Duration::from_secs(60), &[secret]).unwrap()
 }
 
-fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
+async fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
+    // No proofs are asked for here.
+    let nowhere = tempfile::tempdir().unwrap();
+    let catalogue = SqliteCatalogue::open(&nowhere.path().join("read.db")).await;
     let options = Options {
         record: record.into(),
+        tree: catalogue.unwrap().tree(),
         auth: auth(mode),
     };
     routes(options).split_for_parts().0
@@ -69,7 +74,7 @@ async fn auditors_and_admins_read_the_record() {
     for role in [Role::Auditor, Role::Admin] {
         // The second is no user of the chat.
         for user in [ANNA, UserId::random()] {
-            let app = app(AuthMode::Token, history().done().await);
+            let app = app(AuthMode::Token, history().done().await).await;
             let (status, headers, body) = get(app, "", Some(&token(user, Some(role)))).await;
             assert_eq!(status, StatusCode::OK);
             assert_eq!(headers["content-type"], "application/x-ndjson");
@@ -80,14 +85,14 @@ async fn auditors_and_admins_read_the_record() {
         "?room={}&user={BELA}&from=5&to=2026-11-22T17:00:09Z",
         room()
     );
-    let app = app(AuthMode::Token, history().done().await);
+    let app = app(AuthMode::Token, history().done().await).await;
     let (_, _, body) = get(app, &query, Some(&auditors_token())).await;
     assert_eq!(positions(&body), ["0000000000000006"]);
 }
 
 #[tokio::test]
 async fn nobody_else_reads_it() {
-    let app = app(AuthMode::Token, history().done().await);
+    let app = app(AuthMode::Token, history().done().await).await;
     for role in [None, Some(Role::Member), Some(Role::Support)] {
         // Also what else is wrong with the request is none of their business.
         for query in ["", "?colour=red"] {
@@ -100,7 +105,7 @@ async fn nobody_else_reads_it() {
 
 #[tokio::test]
 async fn where_anybody_may_log_in_as_anybody_every_user_reads_it() {
-    let app = app(AuthMode::Open, history().done().await);
+    let app = app(AuthMode::Open, history().done().await).await;
     for role in [None, Some(Role::Member), Some(Role::Auditor)] {
         let (status, _, _) = get(app.clone(), "", Some(&token(BELA, role))).await;
         assert_eq!(status, StatusCode::OK);
@@ -113,7 +118,7 @@ async fn where_anybody_may_log_in_as_anybody_every_user_reads_it() {
 #[tokio::test]
 async fn a_token_of_somebody_who_is_there_is_needed_in_every_mode() {
     for mode in [AuthMode::Token, AuthMode::Open] {
-        let app = app(mode, history().done().await);
+        let app = app(mode, history().done().await).await;
         let (status, headers, _) = get(app.clone(), "", None).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         assert_eq!(headers["www-authenticate"], "Bearer");
@@ -163,7 +168,7 @@ async fn wrong_parameters_are_named() {
             "the range from 0000000000000003 to 0000000000000002 ends",
         ),
     ] {
-        let app = app(AuthMode::Token, history().done().await);
+        let app = app(AuthMode::Token, history().done().await).await;
         let (status, _, body) = get(app, query, Some(&auditors_token())).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -180,7 +185,7 @@ async fn without_the_log_clients_are_asked_to_come_back() {
         ..history()
     };
     for handle in [RecordHandle::new(|| None), unreachable.done().await.into()] {
-        let app = app(AuthMode::Token, handle);
+        let app = app(AuthMode::Token, handle).await;
         let (status, headers, _) = get(app, "", Some(&auditors_token())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(headers.contains_key("retry-after"));
@@ -193,7 +198,7 @@ async fn a_stream_that_breaks_off_says_so_in_its_last_line() {
         fails_after: Some(position(3)),
         ..history()
     };
-    let app = app(AuthMode::Token, failing.done().await);
+    let app = app(AuthMode::Token, failing.done().await).await;
     let (status, _, body) = get(app, "", Some(&auditors_token())).await;
     assert_eq!(status, StatusCode::OK);
     let lines: Vec<&str> = body.lines().collect();

@@ -437,6 +437,12 @@ impl Stack {
         self.directory.path().join("jwt-secret")
     }
 
+    /// The URL of the log that this Hansard uses.
+    #[must_use]
+    pub fn log_url(&self) -> &str {
+        &self.log_url
+    }
+
     /// The log that this Hansard uses, opened by the test itself as by one more process.
     ///
     /// # Panics

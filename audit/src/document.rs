@@ -368,7 +368,11 @@ impl Rooms {
 }
 
 /// What all events of the room come to, selected or not.
-async fn outline(record: &Record, room: RoomId, up_to: Position) -> Result<Outline, LogError> {
+pub(crate) async fn outline(
+    record: &Record,
+    room: RoomId,
+    up_to: Position,
+) -> Result<Outline, LogError> {
     let mut outline = Outline::default();
     let mut events = record.log.read(Filter::Room(room), Position::ZERO).await?;
     while let Some(recorded) = events.try_next().await? {

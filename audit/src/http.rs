@@ -15,6 +15,7 @@ use event_log::LogError;
 use events::{Subject, User};
 use futures::stream::{self, Stream};
 use keys::Record;
+use merkle::VerifyingKey;
 use platform::auth::{Auth, Claims};
 use platform::error::ApiError;
 use read_models::TreeStore;
@@ -22,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::document::{Document, Moved};
+use crate::export;
 use crate::format::ReplayedEvent;
 use crate::proofs;
 use crate::reading::{before, record_reading};
@@ -71,6 +73,8 @@ pub struct Options {
     pub record: RecordHandle,
     /// The Merkle tree over it.
     pub tree: Arc<dyn TreeStore>,
+    /// The public keys of the log, the newest first, where they are known: for exports.
+    pub keys: Vec<VerifyingKey>,
     /// Who may call.
     pub auth: Auth,
 }
@@ -79,6 +83,7 @@ pub struct Options {
 pub fn routes(options: Options) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(replay_events))
+        .routes(routes!(export::export_room))
         .routes(routes!(proofs::checkpoint))
         .routes(routes!(proofs::proof))
         .routes(routes!(proofs::consistency))
@@ -176,40 +181,60 @@ impl Asked {
     fn parse(query: &str) -> Result<Self, ApiError> {
         let mut asked = Self::default();
         let filter = &mut asked.filter;
-        let mut given: HashSet<String> = HashSet::new();
-        let mut errors: BTreeMap<String, String> = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let is_repeated = !given.insert(name.to_string());
-            let read = match name.as_ref() {
+        let known = "room, user, type, from, to and format";
+        let mut errors = parameters(query, known, &["type"], |name, value| {
+            Some(match name {
+                "room" => read(value, &mut filter.room),
+                "user" => read(value, &mut filter.user),
                 "type" => {
                     let mut event_type: Option<EventType> = None;
-                    let read = read(&value, &mut event_type);
+                    let read = read(value, &mut event_type);
                     filter.types.extend(event_type);
                     read
                 }
-                _ if is_repeated => Err("given more than once".to_owned()),
-                "room" => read(&value, &mut filter.room),
-                "user" => read(&value, &mut filter.user),
-                "from" => read(&value, &mut filter.from),
-                "to" => read(&value, &mut filter.to),
-                "format" => Format::from_str(&value, false)
+                "from" => read(value, &mut filter.from),
+                "to" => read(value, &mut filter.to),
+                "format" => Format::from_str(value, false)
                     .map(|format| asked.format = Some(format))
                     .map_err(|_| "possible values are jsonl,text,transcript,html".to_owned()),
-                _ => Err(
-                    "unknown parameter; there are room, user, type, from, to and format".to_owned(),
-                ),
-            };
-            if let Err(text) = read {
-                errors.entry(name.to_string()).or_insert(text);
-            }
-        }
-        if let Err(error) = filter.check() {
-            errors.insert("to".to_owned(), error.to_string());
-        }
+                _ => return None,
+            })
+        });
+        check_range(filter, &mut errors);
         match errors.is_empty() {
             true => Ok(asked),
             false => Err(ApiError::validation(errors)),
         }
+    }
+}
+
+/// Hands the parameters of a query to `set`, which gives `None` for one that there is not, and gathers what is
+/// wrong with each. Only those named in `repeatable` may be given more than once.
+pub(crate) fn parameters(
+    query: &str,
+    known: &str,
+    repeatable: &[&str],
+    mut set: impl FnMut(&str, &str) -> Option<Result<(), String>>,
+) -> BTreeMap<String, String> {
+    let mut given: HashSet<String> = HashSet::new();
+    let mut errors = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let is_repeated = !given.insert(name.to_string());
+        let set = match is_repeated && !repeatable.contains(&name.as_ref()) {
+            true => Err("given more than once".to_owned()),
+            false => set(&name, &value)
+                .unwrap_or_else(|| Err(format!("unknown parameter; there are {known}"))),
+        };
+        if let Err(text) = set {
+            errors.entry(name.to_string()).or_insert(text);
+        }
+    }
+    errors
+}
+
+pub(crate) fn check_range(filter: &ReplayFilter, errors: &mut BTreeMap<String, String>) {
+    if let Err(error) = filter.check() {
+        errors.insert("to".to_owned(), error.to_string());
     }
 }
 
@@ -237,7 +262,7 @@ fn accepted(headers: &HeaderMap) -> Format {
     best.0
 }
 
-fn read<T: std::str::FromStr<Err: fmt::Display>>(
+pub(crate) fn read<T: std::str::FromStr<Err: fmt::Display>>(
     text: &str,
     into: &mut Option<T>,
 ) -> Result<(), String> {

@@ -6,6 +6,7 @@
 //! the record: they are replayed with the reason and their bytes.
 
 mod document;
+mod export;
 mod filter;
 mod format;
 mod http;
@@ -19,6 +20,10 @@ mod selection;
 mod transcript;
 
 pub use document::Told;
+pub use export::{
+    ExportError, ExportReport, ExportRequest, Exported, Exporter, Sources, UnreadableExport,
+    export, export_to, verify_export,
+};
 pub use filter::{Bound, EventType, InvalidBound, InvalidEventType, InvalidRange, ReplayFilter};
 pub use format::Format;
 pub use http::{Options, RecordHandle, routes};

@@ -42,7 +42,8 @@ impl People {
         Ok(people.into_iter().collect())
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Person> {
+    /// These people, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Person> {
         self.0.values()
     }
 

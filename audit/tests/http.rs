@@ -32,6 +32,7 @@ async fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
     let options = Options {
         record: record.into(),
         tree: catalogue.unwrap().tree(),
+        keys: Vec::new(),
         auth: auth(mode),
     };
     routes(options).split_for_parts().0

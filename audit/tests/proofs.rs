@@ -93,6 +93,7 @@ impl Given {
         let options = Options {
             record,
             tree: Arc::clone(&self.tree),
+            keys: Vec::new(),
             auth: auth(),
         };
         routes(options).split_for_parts().0

@@ -130,6 +130,7 @@ async fn describe() -> anyhow::Result<String> {
         audit::Options {
             record: record.into(),
             tree,
+            keys: Vec::new(),
             auth,
         },
     );

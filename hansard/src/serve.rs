@@ -6,6 +6,7 @@ use command_api::Options as Commands;
 use directory::Directory;
 use gateway_ws::Limits;
 use platform::Context;
+use platform::signing::known_public_keys;
 use platform::startup::{Interrupted, prepare_catalogue};
 use query_api::Options as Queries;
 use read_models::Progress;
@@ -102,6 +103,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         audit::Options {
             record: record.into(),
             tree,
+            keys: known_public_keys(&config),
             auth,
         },
     );

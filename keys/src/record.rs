@@ -60,7 +60,10 @@ impl Record {
 }
 
 /// The event, if it stands in the history that it belongs to.
-fn belonging(envelope: Envelope, recorded: &Recorded) -> Result<Envelope, DecodeError> {
+///
+/// # Errors
+/// [`DecodeError::Misplaced`].
+pub fn belonging(envelope: Envelope, recorded: &Recorded) -> Result<Envelope, DecodeError> {
     let belongs = envelope.event.subject();
     match recorded.subject.parse() == Ok(belongs) {
         true => Ok(envelope),

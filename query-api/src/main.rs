@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         let audit = audit::routes(audit::Options {
             record: record.clone(),
             tree: catalogue.tree(),
+            keys: platform::signing::known_public_keys(&context.config),
             auth: auth.clone(),
         });
         let progress = Progress::start(read_models.clone(), context.shutdown.clone());

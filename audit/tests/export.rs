@@ -8,7 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{ExportError, ExportReport, ExportRequest, Sources, export, verify_export};
+use audit::{
+    ExportError, ExportReport, ExportRequest, Options, Sources, export, routes, verify_export,
+};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use event_log::{Expect, Position, SqliteLog};
@@ -17,14 +21,19 @@ use events::{
     MessageExpired, MessageId, MessagePosted, Names, RoomId, RoomInitiated, RoomType, Timestamp,
     UserCreated, UserId, UserType,
 };
+use http_body_util::BodyExt;
 use keys::{Keyring, Record};
 use merkle::{SigningKey, TreeHead, VerifyingKey};
 use notary::{HeadsFile, Status};
+use platform::auth::Auth;
+use platform::config::AuthMode;
+use platform::role::Role;
 use read_models::{Catalogue, SqliteCatalogue};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use uuid::Uuid;
 
 const fn user(number: u128) -> UserId {
@@ -772,4 +781,72 @@ async fn it_is_checked_by_hand_in_the_way_that_it_explains() {
     let (_, printed) = check(&files.packed(), 0);
     let last: Vec<&str> = printed.lines().rev().take(2).collect();
     assert_ne!(last[0], last[1], "{printed}");
+}
+
+#[tokio::test]
+async fn auditors_export_over_http() {
+    let given = Given::talked().await;
+    let secret = "a secret of thirty-two bytes, or more".to_owned();
+    let minute = Duration::from_secs(60);
+    let auth = Auth::new(AuthMode::Token, minute, &[secret]).unwrap();
+    let options = Options {
+        record: given.sources.record.clone().into(),
+        tree: Arc::clone(&given.sources.tree),
+        keys: given.sources.keys.clone(),
+        auth: auth.clone(),
+    };
+    let app = routes(options).split_for_parts().0;
+    let token = |role| auth.issue_for(ANNA, UserType::Support, Some(role), minute);
+    let get = async |query: &str, role| {
+        let request = Request::get(format!("/audit/export{query}"))
+            .header("authorization", format!("Bearer {}", token(role)))
+            .body(Body::empty())
+            .unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, headers, body)
+    };
+    let (keeping, stop) = given.notary();
+    let (status, headers, archive) = get(&format!("?room={}", room()), Role::Auditor).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], "application/x-tar");
+    let name = format!("attachment; filename=\"hansard-export-{}.tar\"", room());
+    assert_eq!(headers["content-disposition"], name);
+    let report = given.verified(&archive);
+    assert!(report.fits(), "{report}");
+    let manifest = Forged::from(&archive).json("manifest.json");
+    assert_eq!(manifest["exportedBy"]["user"], ANNA.to_string());
+    stop.cancel();
+    keeping.await.unwrap();
+
+    let (status, _, _) = get(&format!("?room={}", room()), Role::Support).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let nowhere = RoomId::derive(RoomType::ConsumerToConsumer, &[ANNA], 0);
+    let (status, _, _) = get(&format!("?room={nowhere}"), Role::Admin).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    for (query, name, text) in [
+        ("", "room", "which room is to be exported?"),
+        (
+            "?room=x",
+            "room",
+            "not a room id: expected 32 lower-case hex digits",
+        ),
+        (
+            "?user=x",
+            "user",
+            "unknown parameter; there are room, from and to",
+        ),
+        (
+            &format!("?room={}&from=3&to=2", room()),
+            "to",
+            "the range from",
+        ),
+    ] {
+        let (status, _, body) = get(query, Role::Auditor).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let told = body["errors"][name].as_str().unwrap();
+        assert!(told.starts_with(text), "{told}");
+    }
 }

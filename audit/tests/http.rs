@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use audit::{Options, RecordHandle, routes};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use events::{UserId, UserType};
+use events::{Encoded, Event, Subject, UserId, UserType};
 use http_body_util::BodyExt;
 use platform::auth::Auth;
 use platform::config::AuthMode;
@@ -209,4 +211,163 @@ async fn a_stream_that_breaks_off_says_so_in_its_last_line() {
     let error = last["error"].as_str().unwrap();
     assert!(error.contains("0000000000000003"), "{error}");
     assert!(!body.contains("gone"), "{body}");
+}
+
+#[tokio::test]
+async fn a_reading_is_recorded_before_anything_is_answered() {
+    let log = history();
+    let appended = Arc::clone(&log.appended);
+    let app = app(AuthMode::Token, log.done().await).await;
+    let query = format!(
+        "?room={}&type=message.posted&type=conversation.read&to=0000000000000009",
+        room()
+    );
+    let (status, _, body) = get(app.clone(), &query, Some(&auditors_token())).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        positions(&body),
+        ["0000000000000006", "0000000000000009"],
+        "{body}"
+    );
+    let recorded = appended.lock().unwrap().pop().unwrap();
+    assert_eq!(recorded.subject, Subject::Audit);
+    let envelope = Encoded::parse(&recorded.payload).unwrap();
+    let envelope = envelope.decode(None).unwrap();
+    assert_eq!(envelope.actor, Some(ANNA));
+    let Event::AuditRead(read) = envelope.event else {
+        panic!("{envelope:?}")
+    };
+    assert_eq!((&read.what[..], read.operator), ("GET /audit/events", None));
+    let filter = [
+        ("room", &room().to_string()[..]),
+        ("to", "0000000000000009"),
+        ("type", "message.posted,conversation.read"),
+    ];
+    let filter = filter.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(read.filter, BTreeMap::from(filter));
+
+    // What is refused is not recorded.
+    for (query, token) in [
+        ("?room=x", Some(auditors_token())),
+        ("", Some(token(BELA, None))),
+        ("", None),
+    ] {
+        let (status, _, _) = get(app.clone(), query, token.as_deref()).await;
+        assert!(status.is_client_error(), "{query}");
+    }
+    assert!(appended.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_cant_be_recorded_is_not_read() {
+    let log = GivenLog {
+        is_read_only: true,
+        ..history()
+    };
+    let app = app(AuthMode::Token, log.done().await).await;
+    let (status, _, body) = get(app, "", Some(&auditors_token())).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!body.contains("position"), "{body}");
+}
+
+#[tokio::test]
+async fn the_form_is_the_one_asked_for_or_the_one_liked_best() {
+    let app = app(AuthMode::Token, history().done().await).await;
+    let ask = async |query: &str, accept: &str| {
+        let request = Request::get(format!("/audit/events{query}"))
+            .header("authorization", format!("Bearer {}", auditors_token()))
+            .header("accept", accept)
+            .body(Body::empty())
+            .unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let headers = response.headers().clone();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        let first = body.lines().next().unwrap().to_owned();
+        (headers, first, body)
+    };
+    for (query, accept, media_type, begins) in [
+        ("", "*/*", "application/x-ndjson", "{\"position\""),
+        ("", "image/png", "application/x-ndjson", "{\"position\""),
+        (
+            "",
+            "text/plain",
+            "text/plain; charset=utf-8",
+            "2026-11-22T17:00:01.000Z  ",
+        ),
+        (
+            "",
+            "text/plain;q=0.5, text/html;q=0.9",
+            "text/html; charset=utf-8",
+            "<!DOCTYPE html>",
+        ),
+        (
+            "",
+            "text/html;q=0, text/plain;q=0.1",
+            "text/plain; charset=utf-8",
+            "2026-",
+        ),
+        (
+            "?format=transcript",
+            "text/html",
+            "text/plain; charset=utf-8",
+            "TRANSCRIPT OF THE RECORD",
+        ),
+        (
+            "?format=html",
+            "application/x-ndjson",
+            "text/html; charset=utf-8",
+            "<!DOCTYPE html>",
+        ),
+        (
+            "?format=jsonl",
+            "text/html",
+            "application/x-ndjson",
+            "{\"position\"",
+        ),
+    ] {
+        let (headers, first, _) = ask(query, accept).await;
+        assert_eq!(headers["content-type"], media_type, "{query} {accept}");
+        assert!(first.starts_with(begins), "{query} {accept}: {first}");
+    }
+    // The page is allowed nothing, and brings nothing along.
+    let (headers, _, body) = ask("?format=html", "*/*").await;
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; ") && policy.ends_with("; sandbox"));
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    for outside in [
+        "<script", "<img", "<link", "<iframe", "http:", "https:", "url(",
+    ] {
+        assert!(!body.contains(outside), "{outside}");
+    }
+    assert!(body.ends_with("</html>\n"));
+}
+
+#[tokio::test]
+async fn a_transcript_that_breaks_off_says_so() {
+    for (format, ending) in [
+        (
+            "text",
+            "INCOMPLETE: the event log can't be read any further than position 0000000000000003",
+        ),
+        (
+            "transcript",
+            "INCOMPLETE: the event log can't be read any further than position 0000000000000003",
+        ),
+        (
+            "html",
+            "<footer class=\"incomplete\">INCOMPLETE: the event log can&#39;t be read any further",
+        ),
+    ] {
+        let failing = GivenLog {
+            fails_after: Some(position(3)),
+            ..history()
+        };
+        let app = app(AuthMode::Token, failing.done().await).await;
+        let query = format!("?format={format}");
+        let (_, _, body) = get(app, &query, Some(&auditors_token())).await;
+        assert!(body.contains(ending), "{body}");
+    }
 }

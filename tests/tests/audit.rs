@@ -131,6 +131,14 @@ fn version(event_type: &str) -> u8 {
     }
 }
 
+/// A replay without the readings of the record itself, of which each leaves one.
+fn without_readings(text: &str) -> String {
+    let lines = text.split_inclusive('\n');
+    lines
+        .filter(|line| !line.contains(r#""type":"audit.read""#))
+        .collect()
+}
+
 fn lines(text: &str) -> Vec<Value> {
     assert!(text.is_empty() || text.ends_with('\n'));
     text.lines()
@@ -230,8 +238,9 @@ async fn the_record_is_read_back(stack: Stack) {
             .into_iter()
             .map(|index: usize| &record[index])
             .collect();
+        let streamed = without_readings(&streamed.text);
         assert_eq!(
-            lines(&streamed.text).iter().collect::<Vec<_>>(),
+            lines(&streamed).iter().collect::<Vec<_>>(),
             expected,
             "{query:?}"
         );
@@ -245,18 +254,15 @@ async fn the_record_is_read_back(stack: Stack) {
         arguments.extend(flags.iter().map(String::as_str));
         let printed = stack.hansard(&arguments);
         assert!(printed.status.success(), "{printed:?}");
-        assert_eq!(
-            String::from_utf8(printed.stdout).unwrap(),
-            streamed.text,
-            "{query:?}"
-        );
+        let printed_text = String::from_utf8(printed.stdout).unwrap();
+        assert_eq!(without_readings(&printed_text), streamed, "{query:?}");
         let summary = String::from_utf8(printed.stderr).unwrap();
-        let events = match expected.len() {
-            1 => "1 event,".to_owned(),
-            count => format!("{count} events,"),
+        let events = match printed_text.lines().count() {
+            1 => "1 event".to_owned(),
+            count => format!("{count} events"),
         };
         assert!(
-            summary.contains(&format!("replayed {events}")),
+            summary.contains(&format!(": replayed {events}")),
             "{query:?}: {summary}"
         );
     }
@@ -332,7 +338,8 @@ fn into_a_file_and_for_people(stack: &Stack, history: &History, record: &[Value]
     let printed = stack.hansard(&["replay", "--output", name]);
     assert!(printed.status.success(), "{printed:?}");
     assert_eq!(printed.stdout, b"");
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), jsonl);
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(without_readings(&written), jsonl);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 
     // For people: a line an event, with nothing in it that a terminal obeys.
@@ -456,12 +463,159 @@ async fn what_cannot_be_is_refused(stack: &Stack, history: &History) {
         let answer = auditor.send(method, "/audit/events", None).await;
         answer.refused(404, "API endpoint doesnt exist");
     }
-    let again = lines(&auditor.audit_events("").await.text);
-    assert_eq!(
-        again.len(),
-        history.events.len(),
-        "reading the record leaves no trace in it"
+    // Of what was refused nothing is in the record, and nothing of what it holds was changed.
+    let again = auditor.audit_events("").await.text;
+    assert_eq!(lines(&without_readings(&again)).len(), history.events.len());
+    let readings = lines(&auditor.audit_events("type=audit.read").await.text);
+    for reading in &readings {
+        assert_ne!(reading["event"]["actor"], history.ada.id.as_str());
+    }
+}
+
+/// Each reading of the record is in the record: by whom, how, and of what.
+async fn readings_are_recorded(stack: Stack) {
+    let ada = stack.person("Ada").await;
+    let auditor = stack.auditor("Sam").await;
+    let query = format!("user={}&type=user.created", ada.id);
+    let first = auditor.client.audit_events(&query).await;
+    assert_eq!(lines(&first.text).len(), 1);
+    let printed = stack.hansard(&["replay", "--type", "user.created", "--format", "html"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let readings = auditor.client.audit_events("type=audit.read").await;
+    let readings = lines(&readings.text);
+    let [over_http, by_command] = &readings[..] else {
+        panic!("{readings:?}")
+    };
+    let data = &over_http["event"]["data"];
+    assert_eq!(over_http["event"]["actor"], auditor.id.as_str());
+    let filter = json!({"user": ada.id, "type": "user.created"});
+    let expected = json!({"what": "GET /audit/events", "filter": filter});
+    assert_eq!(*data, expected);
+    let data = &by_command["event"]["data"];
+    assert_eq!(by_command["event"]["actor"], Value::Null);
+    assert_eq!(data["what"], "hansard replay");
+    assert_eq!(data["filter"], json!({"type": "user.created"}));
+    assert!(data["operator"].as_str().unwrap().contains('@'), "{data}");
+    assert_eq!(by_command["subject"], "chat.audit");
+}
+
+/// A conversation with all that can become of it, told to people, and exported with its proof.
+async fn rooms_are_told_and_exported(stack: Stack) {
+    let ada = stack.person("Ada").await;
+    let eve = stack.person("Eve").await;
+    let auditor = stack.auditor("Sam").await;
+    let room = hansard_tests::room_of(&ada, &[&eve]).await;
+    let post = ada.client.post(&room, "to be <b>changed</b>").await.ok();
+    let message = post["post"]["postId"].as_str().unwrap().to_owned();
+    let path = format!("/room/{room}/message/{message}");
+    let text = json!({"messageText": "was changed \u{202e}"});
+    let edited = ada.client.send(Method::PATCH, &path, Some(text)).await;
+    assert_eq!(edited.status, 200, "{}", edited.text);
+    let _ = eve.client.post(&room, "forget me").await.ok();
+
+    let query = format!("room={room}&format=transcript");
+    let told = auditor.client.audit_events(&query).await;
+    assert_eq!(told.header("content-type"), "text/plain; charset=utf-8");
+    let of = |name: &str| format!("  {name} Lovelace");
+    for expected in [
+        format!("{}:\n    | to be <b>changed</b>\n", of("Ada")),
+        format!("{} edited message {message}, posted on ", of("Ada")),
+        "    | was changed \\u{202e}\n".to_owned(),
+        format!("{}:\n    | forget me\n", of("Eve")),
+    ] {
+        assert!(told.text.contains(&expected), "{expected}: {}", told.text);
+    }
+    let printed = stack.hansard(&["replay", "--room", &room, "--format", "transcript"]);
+    // But for the line that says up to where the log was read: the first reading was recorded.
+    let rest = |text: &str| {
+        text.lines()
+            .skip(2)
+            .map(|it| format!("{it}\n"))
+            .collect::<String>()
+    };
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert_eq!(rest(&printed), rest(&told.text));
+    let page = auditor
+        .client
+        .audit_events(&format!("room={room}&format=html"))
+        .await;
+    assert!(
+        page.text.contains("to be &lt;b&gt;changed&lt;/b&gt;"),
+        "{}",
+        page.text
+    );
+
+    // The export, over HTTP and by the command.
+    let directory = tempfile::tempdir().unwrap();
+    let key = stack.hansard(&["tree", "key"]);
+    let key = String::from_utf8(key.stdout).unwrap();
+    let exported = auditor
+        .client
+        .get(&format!("/audit/export?room={room}"))
+        .await;
+    let over_http = directory.path().join("over_http.tar");
+    assert_eq!(exported.status, 200, "{}", exported.text);
+    assert_eq!(exported.header("content-type"), "application/x-tar");
+    std::fs::write(&over_http, &exported.text).unwrap();
+    let by_command = directory.path().join("by_command.tar");
+    let name = by_command.to_str().unwrap();
+    let done = stack.hansard(&["export", "--room", &room, "--output", name]);
+    assert!(done.status.success(), "{done:?}");
+    for file in [&over_http, &by_command] {
+        let verified = verified(file, key.trim());
+        assert_eq!(verified.0, Some(0), "{}", verified.1);
+        assert!(
+            verified.1.contains("4 of 4 events are in the log"),
+            "{}",
+            verified.1
+        );
+        let mut changed = std::fs::read(file).unwrap();
+        let at = changed
+            .windows(9)
+            .position(|bytes| bytes == b"forget me")
+            .unwrap();
+        changed[at] ^= 1;
+        let forged = directory.path().join("forged.tar");
+        std::fs::write(&forged, changed).unwrap();
+        let verified = self::verified(&forged, key.trim());
+        assert_eq!(verified.0, Some(1), "{}", verified.1);
+        assert!(
+            verified
+                .1
+                .contains("is not the file that the manifest names"),
+            "{}",
+            verified.1
+        );
+    }
+    let verified = verified(&directory.path().join("nowhere.tar"), key.trim());
+    assert_eq!(verified.0, Some(2), "{}", verified.1);
+
+    // What is erased is gone from what is told and exported from then on.
+    let erased = stack.hansard(&["erase", "user", &eve.id]);
+    assert!(erased.status.success(), "{erased:?}");
+    // Another process knows of it when it has read of it.
+    let told = stack.hansard(&["replay", "--room", &room, "--format", "transcript"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("    [erased]\n"), "{told}");
+    assert!(
+        !told.contains("forget me") && !told.contains("Eve"),
+        "{told}"
     );
 }
 
-on_every_stack!(Auth::Token; the_record_is_read_back);
+/// Exit code and output of `hansard verify export`, which needs nothing of the stack.
+fn verified(file: &std::path::Path, key: &str) -> (Option<i32>, String) {
+    let mut command = hansard_tests::hansard_command();
+    command
+        .args(["verify", "export"])
+        .arg(file)
+        .args(["--key", key]);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+on_every_stack!(Auth::Token; the_record_is_read_back, readings_are_recorded, rooms_are_told_and_exported);

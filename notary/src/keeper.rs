@@ -56,7 +56,7 @@ impl Options {
     /// As the configuration says. Makes a signing key if there is none.
     ///
     /// # Errors
-    /// The keys or the webhook can't be used.
+    /// The keys can't be read or made.
     pub fn of(
         config: &Config,
         log: Arc<dyn EventLog>,
@@ -64,15 +64,12 @@ impl Options {
         status: Status,
         drain: Duration,
     ) -> Result<Self, ConfigError> {
-        let webhook = config.tree_heads_webhook.clone().map(Webhook::new);
         Ok(Self {
             log,
             store,
             keys: platform::signing::load(config)?,
             file: HeadsFile::new(config.tree_heads_path()),
-            webhook: webhook
-                .transpose()
-                .map_err(|error| ConfigError::new(error.to_string()))?,
+            webhook: config.tree_heads_webhook.clone().map(Webhook::new),
             every_events: config.tree_head_events,
             every: config.tree_head_interval(),
             status,

@@ -65,7 +65,8 @@ async fn the_record_is_proven_from_outside(stack: Stack) {
 
     let (code, key, errors) = outcome(stack.hansard(&["tree", "key"]));
     assert_eq!(code, Some(0), "{errors}");
-    let key = key.trim();
+    let key = key.trim().to_owned();
+    let key = key.as_str();
     let (_, pem, _) = outcome(stack.hansard(&["tree", "key", "--pem"]));
     assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{pem}");
 
@@ -105,10 +106,8 @@ async fn the_record_is_proven_from_outside(stack: Stack) {
     let head = auditor.client.get("/audit/checkpoint").await;
     assert_eq!(head.status, 200, "{}", head.text);
     let size = head.text.lines().nth(1).unwrap().to_owned();
-    let consistency = auditor
-        .client
-        .get(&format!("/audit/consistency?from=1&to={size}"));
-    assert_eq!(consistency.await.ok()["from"], 1);
+    let path = format!("/audit/consistency?from=1&to={size}");
+    assert_eq!(auditor.client.get(&path).await.ok()["from"], 1);
 
     // All of it, with the stored tree and with the file of tree heads alone.
     let heads = stack.data_directory().join("tree-heads");

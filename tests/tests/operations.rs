@@ -301,7 +301,7 @@ async fn health_is_reported(stack: &Stack) {
                 "tree",
             ],
             (_, Service::QueryApi) => &["projection", "readModels"],
-            (_, Service::GatewayWs) => &["log"],
+            (_, Service::GatewayWs) => &["keys", "log"],
             _ => {
                 assert!(names.contains(&"log"), "{names:?}");
                 continue;

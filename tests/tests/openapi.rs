@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every route of the contract and of Hansard's own, with the statuses that the other suites see.
-const OPERATIONS: [(&str, &str, &[u16]); 20] = [
+const OPERATIONS: [(&str, &str, &[u16]); 21] = [
     ("post", "/login/{userId}", &[200, 400, 404, 503]),
     ("get", "/users", &[200, 400, 401, 503]),
     ("post", "/users", &[200, 400, 401, 403, 413, 415, 422, 503]),
@@ -25,6 +25,31 @@ const OPERATIONS: [(&str, &str, &[u16]); 20] = [
         "/room/{roomId}/message",
         &[200, 400, 401, 403, 404, 413, 415, 422, 503],
     ),
+    (
+        "patch",
+        "/room/{roomId}/message/{messageId}",
+        &[200, 400, 401, 403, 404, 413, 415, 422, 503],
+    ),
+    (
+        "get",
+        "/room/{roomId}/message/{messageId}/history",
+        &[200, 400, 401, 403, 404, 503],
+    ),
+    (
+        "put",
+        "/room/{roomId}/hold",
+        &[200, 400, 401, 403, 404, 413, 415, 422, 503],
+    ),
+    (
+        "delete",
+        "/room/{roomId}/hold",
+        &[200, 400, 401, 403, 404, 422, 503],
+    ),
+    (
+        "post",
+        "/users/{id}/erase",
+        &[200, 400, 401, 403, 404, 409, 422, 503],
+    ),
     ("get", "/room", &[200, 400, 401, 503]),
     ("get", "/room/{roomId}", &[200, 400, 401, 403, 404, 503]),
     ("get", "/search", &[200, 400, 401, 403, 404, 503]),
@@ -36,7 +61,7 @@ const OPERATIONS: [(&str, &str, &[u16]); 20] = [
     (
         "delete",
         "/delete/room/{roomId}",
-        &[200, 400, 401, 403, 422, 503],
+        &[200, 400, 401, 403, 409, 422, 503],
     ),
     (
         "delete",
@@ -333,6 +358,52 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
                 anyone.audit_events("").await,
                 client.audit_events("").await,
                 grace.client.audit_events("from=x").await,
+            ],
+        ),
+        (
+            "patch",
+            "/room/{roomId}/message/{messageId}",
+            vec![
+                client.edit(&room, &message, "y").await,
+                client.edit(&room, &message, "").await,
+                anyone.edit(&room, &message, "y").await,
+                grace.client.edit(&room, &message, "y").await,
+                client.edit(&room, "x", "y").await,
+            ],
+        ),
+        (
+            "get",
+            "/room/{roomId}/message/{messageId}/history",
+            vec![
+                client.history(&room, &message).await,
+                anyone.history(&room, &message).await,
+                eve.client.history(&room, &message).await,
+                client.history(&room, "x").await,
+            ],
+        ),
+        (
+            "put",
+            "/room/{roomId}/hold",
+            vec![
+                anyone.hold(&room, "a case").await,
+                anyone.hold(&room, "").await,
+                anyone.hold(&nobody, "a case").await,
+            ],
+        ),
+        (
+            "post",
+            "/users/{id}/erase",
+            vec![
+                anyone.erase_user(&grace.id).await,
+                anyone.erase_user("x").await,
+            ],
+        ),
+        (
+            "delete",
+            "/room/{roomId}/hold",
+            vec![
+                anyone.release(&room).await,
+                anyone.release("x").await,
             ],
         ),
         (

@@ -452,7 +452,7 @@ fn delivery() -> impl Strategy<Value = Delivery> {
         prop_oneof![3 => 1..4_usize, 2 => 4..30_usize],
         prop_oneof![2 => Just(0), 1 => 1..12_usize],
         prop::bool::weighted(0.2),
-        prop::option::weighted(0.6, (-3..8_isize, 0..7_usize)),
+        prop::option::weighted(0.6, (-3..8_isize, 0..8_usize)),
     )
         .prop_map(|(fresh, repeated, twice, cut_off)| Part {
             fresh,
@@ -579,22 +579,32 @@ fn eventful() -> History {
     let [one, two] = [room(0, 0), room(1, 0)];
     let first = history.post(one, 0, "first");
     let second = history.post(one, 1, "second");
-    history.post(two, 2, "third");
+    let third = history.post(two, 2, "third");
     history.read(one, 1, Some(first));
     history.read(two, 0, None);
     history.push(0, Some(1), Some(1), history::posted(one, 1, "keyed"));
     history.push(0, Some(1), Some(1), history::posted(one, 1, "keyed"));
+    history.edit(one, first, 0, "first, edited");
+    history.edit(two, third, 2, "third, edited");
     history.delete_message(one, second);
     history.push(0, None, None, history::user_deleted(3));
+    history.edit(one, second, 1, "void");
+    history.edit(one, first, 0, "first, edited again");
     history.delete_room(1, 0);
     history.post(two, 2, "void");
     history.initiate(1, 1);
     history.post(room(1, 1), 2, "fourth");
     history.read(one, 0, None);
     history.read(one, 1, None);
-    history.post(one, 1, "fifth");
+    let fifth = history.post(one, 1, "fifth");
+    history.expire(one, first);
+    history.edit(one, first, 0, "void");
+    history.edit(one, fifth, 1, "fifth, edited");
     history.read(one, 0, None);
     history.delete_message(one, second);
+    history.erase(1);
+    history.edit(one, fifth, 1, "never stored");
+    history.post(one, 1, "never stored either");
     history
 }
 
@@ -606,7 +616,7 @@ fn a_write_cut_off_at_any_phase_is_completed_by_the_next() {
     drop(probe);
     Runtime::new().unwrap().block_on(async {
         let history = eventful();
-        for phase in 0..7 {
+        for phase in 0..8 {
             let database = TestDatabase::new().unwrap();
             let read_models = MongoReadModels::open(&database.url).await.unwrap();
             read_models.prepare().await.unwrap();
@@ -620,7 +630,8 @@ fn a_write_cut_off_at_any_phase_is_completed_by_the_next() {
             let written: &[&str] = match phase {
                 1 => &["g1_users", "g1_rooms", "g1_keys"],
                 2 => &["g1_messages"],
-                3 => &["g1_marks"],
+                3 => &["g1_edits"],
+                4 => &["g1_marks"],
                 _ => &[],
             };
             let server = database.connect().await.unwrap();
@@ -655,7 +666,7 @@ fn a_projector_that_was_overtaken_changes_nothing() {
     drop(probe);
     Runtime::new().unwrap().block_on(async {
         let history = eventful();
-        for phase in 0..7 {
+        for phase in 0..8 {
             let database = TestDatabase::new().unwrap();
             let leader = MongoReadModels::open(&database.url).await.unwrap();
             leader.prepare().await.unwrap();
@@ -679,14 +690,14 @@ fn a_projector_that_was_overtaken_changes_nothing() {
                 })
             });
             // Its batch ends before the deletions.
-            let half = part(&history, 0, 15);
+            let half = part(&history, 0, 17);
             let stale = tokio::spawn(async move { overtaken.apply(&half).await });
             tokio::time::timeout(Duration::from_secs(30), has_reached)
                 .await
                 .unwrap()
                 .unwrap();
             // When another writes everything in the meantime.
-            for (start, end) in [(0, 11), (11, 18), (18, history.entries.len())] {
+            for (start, end) in [(0, 11), (11, 20), (20, history.entries.len())] {
                 leader.apply(&part(&history, start, end)).await.unwrap();
             }
             resume.notify_one();

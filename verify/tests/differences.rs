@@ -588,6 +588,8 @@ async fn all_rows(read_models: &dyn Projection, limit: u32) -> Vec<String> {
     read!(rooms, |it: &read_models::StoredRoom| it.id);
     read!(members, |it: &read_models::StoredMember| (it.room, it.user));
     read!(messages, |it: &read_models::StoredMessage| it.id);
+    read!(edits, |it: &read_models::StoredEdit| it.edit.position);
+    read!(erasures, |it: &read_models::StoredErasure| it.user);
     read!(marks, |it: &read_models::StoredMark| it.position);
     read!(keys, |it: &read_models::StoredKey| it.id);
     read!(dead_letters, |it: &Position| *it);

@@ -20,7 +20,7 @@ use proptest::test_runner::{Config, TestRunner};
 use read_models::{Batch, Entry, Fence, Left, Page, PageStart, Projection, SqliteReadModels};
 use tokio::runtime::Runtime;
 
-use history::{History, USERS, room, user};
+use history::{History, USERS, posted, room, user};
 
 /// A log with something of its own to be kept in.
 struct TestLog {
@@ -260,6 +260,25 @@ async fn what_is_erased_since_is_not_brought_back() {
     keyring.destroy(month.unwrap()).await.unwrap();
     let expected = vec![gone(Left::Erased), gone(Left::Expired)];
     assert_eq!(texts().await, (expected, String::new()));
+}
+
+#[tokio::test]
+async fn an_event_with_the_key_of_an_earlier_one_of_the_room_is_void() {
+    let log = TestLog::sqlite().await.unwrap();
+    let mut history = small();
+    history.push(0, Some(0), Some(1), posted(room(0, 0), 0, "once"));
+    log.append(&history).await;
+    // As if the log had forgotten the first.
+    let mut again = history.entries[3].envelope.clone();
+    again.id = uuid::Uuid::from_u128(7);
+    let mut event = log.record.keyring.seal(&again).await.unwrap();
+    event.deduplication_id = again.id;
+    let appended = log.record.log.append(event, Expect::Any).await.unwrap();
+    assert_eq!(appended.position, Position::new(5));
+    let then = log.at("5").await;
+    let past = then.room(room(0, 0)).await.unwrap().unwrap();
+    assert_eq!(past.conversation(ALL).await.unwrap().len(), 1);
+    assert_eq!(then.recent(user(1), ALL).await.unwrap()[0].unread, 1);
 }
 
 #[tokio::test]

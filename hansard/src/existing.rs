@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ::keys::Record;
+use ::keys::{KeyStore, Keyring, KeysUrl, MasterKeys, Record};
 use event_log::LogUrl;
 use platform::Context;
+use platform::startup::open_keys;
 use read_models::{Catalogue, ReadModelsUrl};
 
 /// Opens the log and its keys; a SQLite file that is not there is an error. Opening would make an empty log: the last
@@ -19,6 +20,24 @@ pub(crate) async fn open_existing_record(context: &Context) -> anyhow::Result<Re
         );
     }
     context.open_record().await
+}
+
+/// Opens the key store with its own master keys; a SQLite file that is not there is an error.
+pub(crate) async fn open_existing_keys(
+    context: &Context,
+) -> anyhow::Result<(Arc<dyn KeyStore>, MasterKeys)> {
+    if let KeysUrl::Sqlite(path) = context.config.keys_url() {
+        let file = context.config.data_dir.join(path);
+        anyhow::ensure!(
+            file.exists(),
+            "there is no key store at {}; say where it is with --data-dir or --keys",
+            file.display()
+        );
+    }
+    let (store, masters) = open_keys(&context.config, &context.shutdown).await?;
+    // Refuses those of another store.
+    Keyring::open(Arc::clone(&store), masters.clone()).await?;
+    Ok((store, masters))
 }
 
 /// Opens the record and the catalogue of the read models, neither of which is made if it is not there.

@@ -251,7 +251,7 @@ async fn everything_waits_for_the_log(mut stack: Stack) {
     for service in [Service::CommandApi, Service::GatewayWs, Service::Projector] {
         assert_eq!(
             unready(&stack, service).await,
-            ["keys", "log"],
+            ["log", "keys"],
             "{service:?}"
         );
     }

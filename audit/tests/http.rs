@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use audit::{LogHandle, Options, routes};
+use audit::{Options, RecordHandle, routes};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -23,9 +23,9 @@ fn auth(mode: AuthMode) -> Auth {
     Auth::new(mode, Duration::from_secs(60), &[secret]).unwrap()
 }
 
-fn app(mode: AuthMode, log: impl Into<LogHandle>) -> Router {
+fn app(mode: AuthMode, record: impl Into<RecordHandle>) -> Router {
     let options = Options {
-        log: log.into(),
+        record: record.into(),
         auth: auth(mode),
     };
     routes(options).split_for_parts().0
@@ -61,7 +61,7 @@ fn positions(body: &str) -> Vec<String> {
 #[tokio::test]
 async fn support_reads_the_record() {
     for mode in [AuthMode::Token, AuthMode::Open] {
-        let app = app(mode, history().done());
+        let app = app(mode, history().done().await);
         let (status, headers, body) = get(app, "", Some(&support_token())).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(headers["content-type"], "application/x-ndjson");
@@ -71,7 +71,7 @@ async fn support_reads_the_record() {
         "?room={}&user={BELA}&from=5&to=2026-11-22T17:00:09Z",
         room()
     );
-    let app = app(AuthMode::Token, history().done());
+    let app = app(AuthMode::Token, history().done().await);
     let (_, _, body) = get(app, &query, Some(&support_token())).await;
     assert_eq!(positions(&body), ["0000000000000006"]);
 }
@@ -79,7 +79,7 @@ async fn support_reads_the_record() {
 #[tokio::test]
 async fn nobody_else_reads_it() {
     for mode in [AuthMode::Token, AuthMode::Open] {
-        let app = app(mode, history().done());
+        let app = app(mode, history().done().await);
         let (status, headers, _) = get(app.clone(), "", None).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         assert_eq!(headers["www-authenticate"], "Bearer");
@@ -137,7 +137,7 @@ async fn wrong_parameters_are_named() {
             "the range from 0000000000000003 to 0000000000000002 ends",
         ),
     ] {
-        let app = app(AuthMode::Token, history().done());
+        let app = app(AuthMode::Token, history().done().await);
         let (status, _, body) = get(app, query, Some(&support_token())).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -153,7 +153,7 @@ async fn without_the_log_clients_are_asked_to_come_back() {
         fails_after: Some(position(0)),
         ..history()
     };
-    for handle in [LogHandle::new(|| None), unreachable.done().into()] {
+    for handle in [RecordHandle::new(|| None), unreachable.done().await.into()] {
         let app = app(AuthMode::Token, handle);
         let (status, headers, _) = get(app, "", Some(&support_token())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -167,7 +167,7 @@ async fn a_stream_that_breaks_off_says_so_in_its_last_line() {
         fails_after: Some(position(3)),
         ..history()
     };
-    let app = app(AuthMode::Token, failing.done());
+    let app = app(AuthMode::Token, failing.done().await);
     let (status, _, body) = get(app, "", Some(&support_token())).await;
     assert_eq!(status, StatusCode::OK);
     let lines: Vec<&str> = body.lines().collect();

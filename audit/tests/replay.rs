@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use audit::{Bound, Format, ReplayArgs, Selection, Summary, replay};
 use clap::Parser;
-use event_log::{EventLog, Expect, NewEvent, SqliteLog};
+use event_log::{Expect, NewEvent, SqliteLog};
 use events::{Envelope, Event, MessageDeleted, MessageId};
+use keys::Record;
 use serde_json::Value;
 
 use support::*;
 
 /// The positions that a replay with these arguments has.
 async fn positions(args: ReplayArgs) -> Vec<u64> {
-    let mut selection = Selection::start(history().done(), args.filter())
+    let mut selection = Selection::start(history().done().await, args.filter())
         .await
         .unwrap();
     let mut positions = Vec::new();
@@ -88,24 +89,24 @@ async fn bounds_belong_to_the_range_and_times_judge_each_event_by_its_own() {
     }
 }
 
-async fn written(args: &ReplayArgs, log: Arc<dyn EventLog>) -> (String, Summary) {
+async fn written(args: &ReplayArgs, record: Record) -> (String, Summary) {
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("replay");
     let args = ReplayArgs {
         output: Some(output.clone()),
         ..args.clone()
     };
-    let summary = replay(&args, log).await.unwrap();
+    let summary = replay(&args, record).await.unwrap();
     // Nothing else is left beside it.
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     (std::fs::read_to_string(output).unwrap(), summary)
 }
 
 #[tokio::test]
-async fn json_lines_hold_each_event_exactly_as_it_stands_in_the_log() {
+async fn json_lines_hold_each_event_with_what_is_sealed_opened() {
     let log = history();
     let payloads: Vec<_> = log.events.iter().map(|it| it.payload.clone()).collect();
-    let (text, summary) = written(&ReplayArgs::default(), log.done()).await;
+    let (text, summary) = written(&ReplayArgs::default(), log.done().await).await;
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), payloads.len());
     for (index, (line, payload)) in lines.iter().zip(&payloads).enumerate() {
@@ -132,7 +133,7 @@ async fn json_lines_hold_each_event_exactly_as_it_stands_in_the_log() {
 #[tokio::test]
 async fn what_is_no_event_but_text_is_replayed_as_text_on_one_line() {
     let subject = "chat.somewhere.else".to_owned();
-    let pretty = history().events.remove(0);
+    let pretty = history().events.remove(10);
     let value: Value = serde_json::from_slice(&pretty.payload).unwrap();
     let log = GivenLog::default()
         .bytes(1, subject, "no\nevent \u{1b}")
@@ -141,7 +142,7 @@ async fn what_is_no_event_but_text_is_replayed_as_text_on_one_line() {
             pretty.subject,
             serde_json::to_vec_pretty(&value).unwrap(),
         );
-    let (text, _) = written(&ReplayArgs::default(), log.done()).await;
+    let (text, _) = written(&ReplayArgs::default(), log.done().await).await;
     let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -157,7 +158,7 @@ async fn what_cant_be_attributed_is_counted() {
         user: Some(CARL),
         ..ReplayArgs::default()
     };
-    let (_, summary) = written(&args, history().done()).await;
+    let (_, summary) = written(&args, history().done().await).await;
     assert_eq!((summary.events, summary.unattributed), (4, 1));
     assert!(
         summary
@@ -173,7 +174,7 @@ async fn text_is_one_harmless_line_an_event() {
         format: Format::Text,
         ..ReplayArgs::default()
     };
-    let (text, _) = written(&args, history().done()).await;
+    let (text, _) = written(&args, history().done().await).await;
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 11);
     assert!(
@@ -206,7 +207,7 @@ async fn an_incomplete_replay_leaves_the_output_file_as_it_was() {
         fails_after: Some(position(5)),
         ..history()
     };
-    let error = replay(&args, failing.done()).await.unwrap_err();
+    let error = replay(&args, failing.done().await).await.unwrap_err();
     assert_eq!(
         format!("{error:#}"),
         "the replay ended after position 0000000000000005 before it was complete: the log is unavailable: gone"
@@ -218,7 +219,7 @@ async fn an_incomplete_replay_leaves_the_output_file_as_it_was() {
         "the last good one"
     );
 
-    replay(&args, history().done()).await.unwrap();
+    replay(&args, history().done().await).await.unwrap();
     assert_eq!(
         std::fs::read_to_string(&output).unwrap().lines().count(),
         11
@@ -231,7 +232,7 @@ async fn a_device_or_a_link_is_written_and_not_replaced() {
         output: Some("/dev/null".into()),
         ..ReplayArgs::default()
     };
-    replay(&args, history().done()).await.unwrap();
+    replay(&args, history().done().await).await.unwrap();
     assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 
     let directory = tempfile::tempdir().unwrap();
@@ -243,7 +244,7 @@ async fn a_device_or_a_link_is_written_and_not_replaced() {
         output: Some(link.clone()),
         ..ReplayArgs::default()
     };
-    replay(&args, history().done()).await.unwrap();
+    replay(&args, history().done().await).await.unwrap();
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(std::fs::read_to_string(target).unwrap().lines().count(), 11);
 }
@@ -259,7 +260,7 @@ async fn an_output_that_cant_be_written_is_named() {
             output: Some(output.clone()),
             ..ReplayArgs::default()
         };
-        let error = replay(&args, history().done()).await.unwrap_err();
+        let error = replay(&args, history().done().await).await.unwrap_err();
         let error = format!("{error:#}");
         let expected = format!("can't write {}: {reason}", output.display());
         assert!(error.starts_with(&expected), "{error}");
@@ -273,7 +274,7 @@ async fn a_range_that_ends_before_it_begins_is_refused() {
         to: bound("3"),
         ..ReplayArgs::default()
     };
-    let error = replay(&args, history().done()).await.unwrap_err();
+    let error = replay(&args, history().done().await).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "the range from 0000000000000009 to 0000000000000003 ends before it begins"
@@ -325,40 +326,38 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
 #[tokio::test]
 async fn a_real_log_is_replayed() {
     let directory = tempfile::tempdir().unwrap();
-    let log: Arc<dyn EventLog> = Arc::new(
-        SqliteLog::open(&directory.path().join("log.db"))
-            .await
-            .unwrap(),
-    );
-    let given = history().events;
-    for recorded in &given {
+    let log = SqliteLog::open(&directory.path().join("log.db"))
+        .await
+        .unwrap();
+    let count = history().events.len() as u64;
+    let given = history().done().await;
+    let record = Record::new(Arc::new(log), given.keyring.clone());
+    for number in 1..=count {
+        let recorded = given.log.get(position(number)).await.unwrap().unwrap();
         let event = NewEvent {
             subject: recorded.subject.parse().unwrap(),
             deduplication_id: uuid::Uuid::from_u128(recorded.position.get().into()),
             payload: recorded.payload.clone(),
         };
-        log.append(event, Expect::Any).await.unwrap();
+        record.log.append(event, Expect::Any).await.unwrap();
     }
     let args = ReplayArgs {
         room: Some(room()),
         from: bound("5"),
         ..ReplayArgs::default()
     };
-    let (text, summary) = written(&args, log.clone()).await;
+    let (text, summary) = written(&args, record.clone()).await;
     assert_eq!(summary.events, 4);
     let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    let event = serde_json::to_vec(&first["event"]).unwrap();
-    assert_eq!(
-        Envelope::decode(&event).unwrap(),
-        Envelope::decode(&given[5].payload).unwrap()
-    );
+    let expected: Value = serde_json::from_slice(&history().events[5].payload).unwrap();
+    assert_eq!(first["event"], expected);
 
     // Beyond what a log can hold.
     let args = ReplayArgs {
         from: bound("18446744073709551615"),
         ..ReplayArgs::default()
     };
-    let (text, _) = written(&args, log.clone()).await;
+    let (text, _) = written(&args, record.clone()).await;
     assert_eq!(text, "");
     let nowhere = Envelope::new(
         Event::MessageDeleted(MessageDeleted {
@@ -368,10 +367,10 @@ async fn a_real_log_is_replayed() {
         Some(ANNA),
         None,
     );
-    log.append((&nowhere).into(), Expect::Any).await.unwrap();
+    record.append(&nowhere, Expect::Any).await.unwrap();
     let args = ReplayArgs {
         user: Some(CARL),
         ..ReplayArgs::default()
     };
-    assert_eq!(written(&args, log).await.1.events, 4);
+    assert_eq!(written(&args, record).await.1.events, 4);
 }

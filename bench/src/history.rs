@@ -4,14 +4,15 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use event_log::{EventLog, LogUrl, NewEvent};
 use events::{ConversationRead, Envelope, Event, Expect, MessageId, MessagePosted, RoomId, UserId};
 use futures::{StreamExt, TryStreamExt, stream};
+use keys::{AppendError, Record};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
+use crate::record;
 use crate::world::{APPENDS, created, initiated};
 
 /// In how many rooms each caller is, at least: more than a page lists.
@@ -89,7 +90,7 @@ impl History {
     /// The log can't be written.
     pub async fn create(size: Size, data_dir: &Path) -> anyhow::Result<Self> {
         ensure!(size.rooms >= ROOMS_EACH, "a history has 20 rooms or more");
-        let log = event_log::open(&LogUrl::Sqlite("log.db".into()), data_dir).await?;
+        let record = record::open(data_dir).await?;
         let pairs = size.rooms - 1;
         let users = |count: usize| (0..count).map(|_| UserId::random()).collect::<Vec<_>>();
         let callers = users((pairs / ROOMS_EACH).max(1));
@@ -97,7 +98,7 @@ impl History {
         let others = users(CROWD - 1);
         let crowd = [callers[0], others[0], others[1], others[2], others[3]];
         let everybody = callers.iter().chain(&partners).chain(&others).copied();
-        append(log.as_ref(), everybody.map(created)).await?;
+        append(&record, everybody.map(created)).await?;
 
         let of_large = initiated(crowd.to_vec());
         let large_room = of_large.room_id;
@@ -116,7 +117,7 @@ impl History {
             });
             initiations.push(Event::RoomInitiated(initiation));
         }
-        append(log.as_ref(), initiations.into_iter()).await?;
+        append(&record, initiations.into_iter()).await?;
 
         // The rooms' messages come in any order, as they do from people, and in the same one every time.
         let mut order: Vec<Option<usize>> = vec![None; size.large_room];
@@ -132,7 +133,7 @@ impl History {
                 next_of_large(large_room, &crowd, of_large - 1, size.large_room)
             }
         });
-        let messages = append(log.as_ref(), conversation).await?;
+        let messages = append(&record, conversation).await?;
         let mut messages: Vec<MessageId> = messages
             .into_iter()
             .filter(|(room, _)| *room == Some(large_room))
@@ -146,7 +147,7 @@ impl History {
             crowd,
             large_room,
             messages,
-            events: log.tail().await?.last.get(),
+            events: record.log.tail().await?.last.get(),
         })
     }
 }
@@ -193,7 +194,7 @@ fn posted(room_id: RoomId, author: UserId) -> Event {
     Event::MessagePosted(MessagePosted {
         room_id,
         author,
-        message_text: "x".repeat(TEXT_BYTES),
+        message_text: Some("x".repeat(TEXT_BYTES)),
     })
 }
 
@@ -207,16 +208,16 @@ fn read(room_id: RoomId, reader: UserId) -> Event {
 
 /// Appends the events, about in their order; gives the position of each message with its room.
 async fn append(
-    log: &dyn EventLog,
+    record: &Record,
     events: impl Iterator<Item = Event>,
 ) -> anyhow::Result<Vec<(Option<RoomId>, events::Position)>> {
     let appends = events.map(|event| {
         let is_message = matches!(event, Event::MessagePosted(_));
         let room = event.room().filter(|_| is_message);
-        let event = NewEvent::from(&Envelope::new(event, None, None));
-        async move { Ok((room, log.append(event, Expect::Any).await?.position)) }
+        let envelope = Envelope::new(event, None, None);
+        async move { Ok((room, record.append(&envelope, Expect::Any).await?.position)) }
     });
-    let appended: Result<Vec<_>, event_log::LogError> =
+    let appended: Result<Vec<_>, AppendError> =
         stream::iter(appends).buffered(APPENDS).try_collect().await;
     appended.context("the log can't be written")
 }

@@ -12,6 +12,7 @@ mod plans;
 mod project;
 mod reads;
 mod rebuild;
+mod record;
 mod report;
 mod server;
 mod socket;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use event_log::EventLog;
+use keys::Record;
 use projector::{Options, Status};
 use read_models::{Catalogue, Live, Progress};
 use tokio::time::Instant;
@@ -13,22 +13,19 @@ use tokio_util::sync::CancellationToken;
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(3_600);
 
-/// Projects all that `log` has into the first generation of `catalogue`, and tells how long it took.
+/// Projects all that `record` has into the first generation of `catalogue`, and tells how long it took.
 ///
 /// # Errors
 /// It is not done within an hour, or the projector stops.
-pub async fn project(
-    log: Arc<dyn EventLog>,
-    catalogue: Arc<dyn Catalogue>,
-) -> anyhow::Result<Duration> {
-    let end = log.tail().await?.last;
+pub async fn project(record: Record, catalogue: Arc<dyn Catalogue>) -> anyhow::Result<Duration> {
+    let end = record.log.tail().await?.last;
     let shutdown = CancellationToken::new();
     let live = Live::new(Arc::clone(&catalogue));
     let progress = Progress::start(Arc::new(live), shutdown.clone());
     let begun = Instant::now();
     let mut running = tokio::spawn(projector::run(
         Options {
-            log,
+            record,
             catalogue,
             name: "the bench".to_owned(),
             only: None,

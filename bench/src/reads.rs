@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use event_log::LogUrl;
 use events::MessageId;
 use read_models::{Catalogue, ReadModelsUrl};
 use reqwest::Method;
@@ -18,6 +17,7 @@ use crate::figure::Figure;
 use crate::history::{History, Size, TEXT_BYTES};
 use crate::plans::{self, Planned, Profile, Profiled};
 use crate::project::project;
+use crate::record;
 use crate::report::thousands;
 use crate::server::{Request, Server, Setup, token};
 
@@ -185,10 +185,10 @@ async fn prepare(setup: &Setup, name: &str, size: Size, url: &str) -> anyhow::Re
     let begun = Instant::now();
     let history = History::create(size, &data_dir).await?;
     eprintln!("{name}: {} events in {:?}", history.events, begun.elapsed());
-    let log = event_log::open(&LogUrl::Sqlite("log.db".into()), &data_dir).await?;
+    let record = record::open(&data_dir).await?;
     for url in ["sqlite:read.db", url] {
         let catalogue = open(url, &data_dir).await?;
-        let taken = project(Arc::clone(&log), catalogue).await?;
+        let taken = project(record.clone(), catalogue).await?;
         eprintln!("{name}: projected into {url} in {taken:?}");
     }
     Ok(Prepared { history, data_dir })

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::{EventLog, LogUrl};
+use keys::Record;
 use read_models::ReadModelsUrl;
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use crate::figure::Figure;
 use crate::history::{History, Size};
 use crate::plain;
 use crate::project::project;
+use crate::record;
 use crate::report::thousands;
 use crate::server::Setup;
 
@@ -47,21 +47,21 @@ pub async fn run(setup: &Setup, size: Size, runs: u32) -> anyhow::Result<Outcome
     let data_dir = setup.directory.join("rebuild");
     std::fs::create_dir(&data_dir)?;
     let events = History::create(size, &data_dir).await?.events;
-    let log = event_log::open(&LogUrl::Sqlite("log.db".into()), &data_dir).await?;
+    let record = record::open(&data_dir).await?;
     let (mut sqlite, mut mongodb) = (Vec::new(), Vec::new());
     for run in 0..runs {
         let file = |name: &str| data_dir.join(format!("{name}-{run}.db"));
         let (projected, inserted) = (file("projected"), file("inserted"));
         let url = format!("sqlite:{}", projected.display());
         sqlite.push([
-            rebuilt(&log, &url, &data_dir).await?,
+            rebuilt(&record, &url, &data_dir).await?,
             // The file of the first generation.
             plain::into_sqlite(&projected.with_extension("g1.db"), &inserted).await?,
         ]);
         let url = |name: &str| format!("mongodb://{}/{name}-{run}?replicaSet=rs0", port.address());
         let (projected, inserted) = (url("projected"), url("inserted"));
         mongodb.push([
-            rebuilt(&log, &projected, &data_dir).await?,
+            rebuilt(&record, &projected, &data_dir).await?,
             plain::into_mongodb(&projected, &inserted).await?,
         ]);
         eprintln!("{:?} {:?}", sqlite.last(), mongodb.last());
@@ -74,10 +74,10 @@ pub async fn run(setup: &Setup, size: Size, runs: u32) -> anyhow::Result<Outcome
     })
 }
 
-async fn rebuilt(log: &Arc<dyn EventLog>, url: &str, data_dir: &Path) -> anyhow::Result<Duration> {
+async fn rebuilt(record: &Record, url: &str, data_dir: &Path) -> anyhow::Result<Duration> {
     let url: ReadModelsUrl = url.parse()?;
     let catalogue = read_models::open(&url, data_dir).await?;
-    project(Arc::clone(log), catalogue).await
+    project(record.clone(), catalogue).await
 }
 
 fn measured(events: u64, runs: &[[Duration; 2]]) -> Measured {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context;
-use event_log::{LogUrl, NewEvent};
 use events::{
-    Envelope, Event, Expect, RoomId, RoomInitiated, RoomType, UserCreated, UserId, UserType,
+    Envelope, Event, Expect, Names, RoomId, RoomInitiated, RoomType, UserCreated, UserId, UserType,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::record;
 
 /// How many users there are.
 pub const USERS: usize = 5_500;
@@ -67,10 +68,11 @@ impl World {
         };
         events.push(Event::RoomInitiated(fan_out));
 
-        let log = event_log::open(&LogUrl::Sqlite("log.db".into()), data_dir).await?;
-        let appends = events.into_iter().map(|event| {
-            let event = NewEvent::from(&Envelope::new(event, None, None));
-            log.append(event, Expect::Empty)
+        let record = &record::open(data_dir).await?;
+        let appends = events.into_iter().map(async |event| {
+            record
+                .append(&Envelope::new(event, None, None), Expect::Empty)
+                .await
         });
         let appended: Result<Vec<_>, _> = stream::iter(appends)
             .buffer_unordered(APPENDS)
@@ -104,8 +106,7 @@ fn memberships(shape: Shape) -> Vec<Vec<usize>> {
 pub fn created(user_id: UserId) -> Event {
     Event::UserCreated(UserCreated {
         user_id,
-        first_name: "Some".to_owned(),
-        last_name: "Body".to_owned(),
+        names: Some(Names::new("Some", "Body")),
         user_type: UserType::Consumer,
     })
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use ::keys::Record;
 use event_log::LogUrl;
-use keys::Record;
 use platform::Context;
 use read_models::{Catalogue, ReadModelsUrl};
 

@@ -1,8 +1,10 @@
 //! The one binary: every role in one process (`serve`), and the operator's commands.
 
+mod command;
 mod dead_letters;
 mod existing;
 mod healthcheck;
+mod keys;
 mod openapi;
 mod progress;
 mod rebuild;
@@ -50,6 +52,18 @@ enum Command {
     /// Verify that what is stored is what the log gives
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Erase somebody for ever
+    #[command(subcommand)]
+    Erase(command::EraseCommand),
+    /// Put something under legal hold
+    #[command(subcommand)]
+    Hold(command::HoldCommand),
+    /// Release something from legal hold
+    #[command(subcommand)]
+    Release(command::ReleaseCommand),
+    /// Look at the keys that personal texts are sealed with, and change the master key
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Print a token for a user, signed with the configured secret
     Token(token::TokenArgs),
     /// Print the API's description, OpenAPI 3.1 as JSON
@@ -73,6 +87,18 @@ pub fn run(cli: &Cli) -> ExitCode {
             dead_letters::dead_letters(context, command)
         }),
         Some(Command::Verify(command)) => verify::verify(args, command),
+        Some(Command::Erase(what)) => {
+            platform::run("hansard", args, |context| command::erase(context, what))
+        }
+        Some(Command::Hold(what)) => {
+            platform::run("hansard", args, |context| command::hold(context, what))
+        }
+        Some(Command::Release(what)) => {
+            platform::run("hansard", args, |context| command::release(context, what))
+        }
+        Some(Command::Keys(command)) => {
+            platform::run("hansard", args, |context| keys::keys(context, command))
+        }
         Some(Command::Token(token)) => platform::exit("hansard", token::print(args, token)),
         Some(Command::Openapi) => platform::exit("hansard", openapi::print()),
         Some(Command::Healthcheck(check)) => platform::exit("hansard", healthcheck::check(check)),

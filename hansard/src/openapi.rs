@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::keys::{Keyring, Record};
 use anyhow::Context as _;
 use event_log::LogUrl;
-use keys::{Keyring, Record};
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use read_models::{Live, Progress, ReadModels, ReadModelsUrl};

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::keys::Record;
 use anyhow::Context as _;
 use event_log::EventLog;
 use indicatif::ProgressBar;
-use keys::Record;
 use platform::Context;
 use projector::Status;
 use read_models::{Catalogue, Generation, State};

@@ -147,10 +147,7 @@ pub async fn open_keyring(
 ///
 /// # Errors
 /// As [`open_log`].
-pub async fn open_record(
-    config: &Config,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Record> {
+pub async fn open_record(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Record> {
     let log = open_log(config, shutdown).await?;
     Ok(Record::new(log, open_keyring(config, shutdown).await?))
 }

@@ -9,10 +9,13 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use event_log::EventLog;
+use keys::Record;
 use nix::sys::signal::Signal;
+use platform::config::Config;
 use read_models::Catalogue;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use xtask::port::Port;
 use xtask::process::{Supervised, read_lossily, without_own_settings};
@@ -444,6 +447,24 @@ impl Stack {
             .parse()
             .expect("the URL is one that Hansard takes");
         event_log::open(&url, &self.data_directory())
+            .await
+            .unwrap_or_else(|error| panic!("can't open {}: {error}", self.log_url))
+    }
+
+    /// The log with its keys, opened by the test itself as by one more process.
+    ///
+    /// # Panics
+    /// They can't be opened.
+    pub async fn open_record(&self) -> Record {
+        let config = Config {
+            log: self
+                .log_url
+                .parse()
+                .expect("the URL is one that Hansard takes"),
+            data_dir: self.data_directory(),
+            ..Config::default()
+        };
+        platform::startup::open_record(&config, &CancellationToken::new())
             .await
             .unwrap_or_else(|error| panic!("can't open {}: {error}", self.log_url))
     }

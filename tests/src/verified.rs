@@ -28,18 +28,24 @@ pub(crate) async fn verified(mut stack: Stack) {
              say why not with Stack::leave_unverified"
         );
     }
-    let log = stack.open_log().await;
+    let record = stack.open_record().await;
     let catalogue = stack.open_catalogue().await;
     let read_models = Live::new(Arc::clone(&catalogue));
     eventually("everything has been projected", CATCHING_UP, || async {
-        let last = log.tail().await.ok()?.last;
+        let last = record.log.tail().await.ok()?.last;
         let checkpoint = read_models.checkpoint().await.ok()??;
         (checkpoint.position >= last).then_some(())
     })
     .await;
     let (options, stop) = (verify::Options::default(), CancellationToken::new());
-    let report =
-        projector::verify_generation(&log, catalogue.as_ref(), None, "the test", &options, &stop);
+    let report = projector::verify_generation(
+        &record,
+        catalogue.as_ref(),
+        None,
+        "the test",
+        &options,
+        &stop,
+    );
     let report = report
         .await
         .unwrap_or_else(|error| panic!("can't verify the read models: {error}"));

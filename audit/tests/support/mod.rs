@@ -10,16 +10,19 @@ use event_log::{
     Recorded, Signals, Tail,
 };
 use events::{
-    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, RoomId,
+    ConversationRead, Envelope, Event, MessageDeleted, MessageId, MessagePosted, Names, RoomId,
     RoomInitiated, RoomType, Subject, Timestamp, UserCreated, UserDeleted, UserId, UserType,
 };
 use futures::StreamExt;
+use keys::{Keyring, Record};
 use uuid::Uuid;
 
 /// A log in memory, for reading only.
 #[derive(Default)]
 pub struct GivenLog {
     pub events: Vec<Recorded>,
+    /// What is to be sealed: the event at each place, unless there are only bytes.
+    pub envelopes: Vec<Option<Envelope>>,
     /// Reading fails behind this position.
     pub fails_after: Option<Position>,
 }
@@ -58,7 +61,10 @@ impl GivenLog {
             key: None,
             event,
         };
-        self.bytes(stored, subject, envelope.encode())
+        let mut log = self.bytes(stored, subject, envelope.to_json());
+        log.envelopes.pop();
+        log.envelopes.push(Some(envelope));
+        log
     }
 
     /// Adds bytes, whatever they are.
@@ -69,11 +75,19 @@ impl GivenLog {
             stored_at: at(stored),
             payload: payload.into(),
         });
+        self.envelopes.push(None);
         self
     }
 
-    pub fn done(self) -> Arc<dyn EventLog> {
-        Arc::new(self)
+    /// The log, with its events sealed, and the keys to them.
+    pub async fn done(mut self) -> Record {
+        let keyring = Keyring::in_memory();
+        for (recorded, envelope) in self.events.iter_mut().zip(&self.envelopes) {
+            if let Some(envelope) = envelope {
+                recorded.payload = keyring.seal(envelope).await.unwrap().payload;
+            }
+        }
+        Record::new(Arc::new(self), keyring)
     }
 }
 
@@ -82,8 +96,7 @@ pub fn history() -> GivenLog {
     let created = |user_id, user_type| {
         Event::UserCreated(UserCreated {
             user_id,
-            first_name: "First".to_owned(),
-            last_name: "Last\n".to_owned(),
+            names: Some(Names::new("First", "Last\n")),
             user_type,
         })
     };
@@ -100,7 +113,7 @@ pub fn history() -> GivenLog {
         Event::MessagePosted(MessagePosted {
             room_id,
             author,
-            message_text: text.to_owned(),
+            message_text: Some(text.to_owned()),
         })
     };
     GivenLog::default()

@@ -119,7 +119,10 @@ async fn write(
 pub(crate) async fn purge(led: &Led) {
     if let Err(error) = led.projection.purge().await {
         let generation = led.number;
-        tracing::warn!(generation, "texts that are gone may still be in files: {error}");
+        tracing::warn!(
+            generation,
+            "texts that are gone may still be in files: {error}"
+        );
     }
 }
 

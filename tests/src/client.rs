@@ -257,19 +257,6 @@ impl TestClient {
             .await
     }
 
-    /// `PATCH /room/:roomId/message/:messageId`
-    pub async fn edit(&self, room: &str, message: &str, text: &str) -> Answer {
-        let path = format!("/room/{room}/message/{message}");
-        let body = json!({"messageText": text});
-        self.send(Method::PATCH, &path, Some(body)).await
-    }
-
-    /// `GET /room/:roomId/message/:messageId/history`
-    pub async fn history(&self, room: &str, message: &str) -> Answer {
-        let path = format!("/room/{room}/message/{message}/history");
-        self.send(Method::GET, &path, None).await
-    }
-
     /// `POST /users/:id/erase`
     pub async fn erase_user(&self, user: &str) -> Answer {
         let path = format!("/users/{user}/erase");

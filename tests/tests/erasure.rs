@@ -21,7 +21,12 @@ async fn said(person: &Person, room: &str, text: &str) -> String {
 async fn texts(person: &Person, room: &str) -> Vec<String> {
     let answer = person.client.conversation(room, "").await.ok();
     let messages = answer["conversation"].as_array().unwrap();
-    let text = |message: &Value| message["message"]["messageText"].as_str().unwrap().to_owned();
+    let text = |message: &Value| {
+        message["message"]["messageText"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     messages.iter().map(text).collect()
 }
 
@@ -96,7 +101,10 @@ async fn an_erased_user_is_gone_for_ever_and_the_record_stays(stack: Stack) {
     let _ = said(&grace, &room, "mine stays").await;
     let before = raw(&stack).await;
 
-    for message in ["The user has been erased.", "The user had been erased before."] {
+    for message in [
+        "The user has been erased.",
+        "The user had been erased before.",
+    ] {
         let erased = stack.client().erase_user(&ada.id).await.ok();
         assert_eq!(erased["message"], message);
     }
@@ -108,10 +116,7 @@ async fn an_erased_user_is_gone_for_ever_and_the_record_stays(stack: Stack) {
     assert_eq!(found["messages"], json!([]));
     let history = grace.client.history(&room, &first).await.ok();
     assert_eq!(history["history"]["erased"], true);
-    ada.client
-        .post(&room, "I am back")
-        .await
-        .expect(401);
+    ada.client.post(&room, "I am back").await.expect(401);
 
     // The events stand as they were, and nobody can open them.
     let after = raw(&stack).await;
@@ -119,7 +124,11 @@ async fn an_erased_user_is_gone_for_ever_and_the_record_stays(stack: Stack) {
     let support = stack.person_of_type("Sam", "support").await;
     let replayed = support.client.audit_events("").await;
     assert!(!replayed.text.contains(SECRET), "{}", replayed.text);
-    assert!(replayed.text.contains("\"messageText\":null"), "{}", replayed.text);
+    assert!(
+        replayed.text.contains("\"messageText\":null"),
+        "{}",
+        replayed.text
+    );
     assert!(replayed.text.contains("mine stays"));
     let verified = stack.hansard(&["verify", "read-models"]);
     assert!(verified.status.success(), "{verified:?}");
@@ -156,10 +165,7 @@ async fn an_erasure_that_was_cut_short_is_completed_by_the_projection(stack: Sta
         created_at: events::Timestamp::now(),
     });
     let envelope = Envelope::new(event, None, None);
-    let _ = record
-        .append(&envelope, events::Expect::Any)
-        .await
-        .unwrap();
+    let _ = record.append(&envelope, events::Expect::Any).await.unwrap();
     eventually("the text is gone", Duration::from_secs(30), || async {
         (texts(&grace, &room).await == [""]).then_some(())
     })
@@ -182,7 +188,10 @@ async fn what_is_under_legal_hold_is_kept(stack: Stack) {
     let _ = said(&ada, &room, "evidence").await;
     let anyone = stack.client();
     let held = anyone.hold(&room, "case 17/2026").await.ok();
-    assert_eq!(held, json!({"success": true, "held": true, "changed": true}));
+    assert_eq!(
+        held,
+        json!({"success": true, "held": true, "changed": true})
+    );
     let held = anyone.hold(&room, "case 17/2026").await.ok();
     assert_eq!(held["changed"], false);
 
@@ -194,7 +203,10 @@ async fn what_is_under_legal_hold_is_kept(stack: Stack) {
     let erased = stack.hansard(&["erase", "user", &ada.id]);
     assert_eq!(erased.status.code(), Some(1));
     let told = String::from_utf8(erased.stderr).unwrap();
-    assert!(told.contains(&format!("under legal hold: {room}")), "{told}");
+    assert!(
+        told.contains(&format!("under legal hold: {room}")),
+        "{told}"
+    );
     assert_eq!(texts(&grace, &room).await, ["evidence"]);
 
     let released = stack.hansard(&["release", "room", &room]);
@@ -216,7 +228,10 @@ async fn the_master_key_is_changed_beside_everything(stack: Stack) {
     assert!(rotated.status.success(), "{rotated:?}");
     let told = String::from_utf8(rotated.stdout).unwrap();
     // Of two persons, and of the room in this month.
-    assert!(told.contains("wrapped 3 keys anew") || told.contains("wrapped 4 keys anew"), "{told}");
+    assert!(
+        told.contains("wrapped 3 keys anew") || told.contains("wrapped 4 keys anew"),
+        "{told}"
+    );
     let _ = said(&ada, &room, "after").await;
     let eve = stack.person("Eve").await;
     let other = room_of(&eve, &[&grace]).await;
@@ -269,9 +284,11 @@ fn files_with(directory: &Path) -> Vec<std::path::PathBuf> {
 /// Also in lower case, as an index of words has it.
 fn holds(bytes: &[u8]) -> bool {
     let lower = SECRET.to_lowercase();
-    [SECRET, &lower]
-        .iter()
-        .any(|secret| bytes.windows(secret.len()).any(|part| part == secret.as_bytes()))
+    [SECRET, &lower].iter().any(|secret| {
+        bytes
+            .windows(secret.len())
+            .any(|part| part == secret.as_bytes())
+    })
 }
 
 on_every_stack!(

@@ -74,7 +74,7 @@ pub(crate) async fn proof(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<InclusionProof>, ApiError> {
-    let record = authorized(&options, &headers).await?;
+    let (record, _) = authorized(&options, &headers).await?;
     let position: Position = id
         .parse()
         .map_err(|error| ApiError::validation([("messageId", format!("{error}"))]))?;

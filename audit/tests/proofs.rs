@@ -17,6 +17,7 @@ use merkle::{ConsistencyProof, InclusionProof, SigningKey, TreeHead};
 use notary::{HeadsFile, Status};
 use platform::auth::Auth;
 use platform::config::AuthMode;
+use platform::role::Role;
 use read_models::{Catalogue, SqliteCatalogue, TreeStore};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -92,6 +93,7 @@ impl Given {
         let options = Options {
             record,
             tree: Arc::clone(&self.tree),
+            keys: Vec::new(),
             auth: auth(),
         };
         routes(options).split_for_parts().0
@@ -116,7 +118,12 @@ async fn get_as(app: Router, path: &str, token: Option<String>) -> (StatusCode, 
 }
 
 async fn get(app: Router, path: &str) -> (StatusCode, HeaderMap, String) {
-    let token = auth().issue(UserId::random(), UserType::Support);
+    let token = auth().issue_for(
+        UserId::random(),
+        UserType::Support,
+        Some(Role::Auditor),
+        Duration::from_secs(60),
+    );
     get_as(app, path, Some(token)).await
 }
 

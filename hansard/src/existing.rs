@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ::keys::Record;
-use event_log::{EventLog, LogUrl};
+use ::keys::{KeyStore, Keyring, KeysUrl, MasterKeys, Record};
+use event_log::LogUrl;
 use platform::Context;
+use platform::startup::open_keys;
 use read_models::{Catalogue, ReadModelsUrl};
 
 /// Opens the log and its keys; see [`check_log`].
@@ -31,6 +32,37 @@ fn check_log(context: &Context) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Opens a copy of a log, which nobody may write to, and its keys.
+pub(crate) async fn open_copy_of_record(context: &Context) -> anyhow::Result<Record> {
+    let LogUrl::Sqlite(path) = &context.config.log else {
+        anyhow::bail!(
+            "--unrecorded is for a copy of a log in an SQLite file: that a log on a server is read can be recorded"
+        );
+    };
+    let log = SqliteLog::open_copy(&context.config.data_dir.join(path)).await;
+    let log = log.context("--unrecorded is for a copy that nobody may write to")?;
+    let keyring = open_keyring(&context.config, &context.shutdown).await?;
+    Ok(Record::new(Arc::new(log), keyring))
+}
+
+/// Opens the key store with its own master keys; a SQLite file that is not there is an error.
+pub(crate) async fn open_existing_keys(
+    context: &Context,
+) -> anyhow::Result<(Arc<dyn KeyStore>, MasterKeys)> {
+    if let KeysUrl::Sqlite(path) = context.config.keys_url() {
+        let file = context.config.data_dir.join(path);
+        anyhow::ensure!(
+            file.exists(),
+            "there is no key store at {}; say where it is with --data-dir or --keys",
+            file.display()
+        );
+    }
+    let (store, masters) = open_keys(&context.config, &context.shutdown).await?;
+    // Refuses those of another store.
+    Keyring::open(Arc::clone(&store), masters.clone()).await?;
+    Ok((store, masters))
 }
 
 /// Opens the record and the catalogue of the read models, neither of which is made if it is not there.

@@ -3,6 +3,7 @@
 mod command;
 mod dead_letters;
 mod existing;
+mod export;
 mod healthcheck;
 mod keys;
 mod openapi;
@@ -45,6 +46,8 @@ enum Command {
     Serve,
     /// Replay events from the log, as they were recorded
     Replay(audit::ReplayArgs),
+    /// Export what happened in a room: one archive with the proof of it, which a stranger can verify
+    Export(export::ExportArgs),
     /// Make the read models anew from the log, while the present ones are read, and then read those
     Rebuild(rebuild::RebuildArgs),
     /// Look at the events that could not be projected, and try again
@@ -83,6 +86,9 @@ pub fn run(cli: &Cli) -> ExitCode {
         None | Some(Command::Serve) => platform::run("hansard", args, serve::serve),
         Some(Command::Replay(replay)) => {
             platform::run("hansard", args, |context| replay::replay(context, replay))
+        }
+        Some(Command::Export(export)) => {
+            platform::run("hansard", args, |context| export::export(context, export))
         }
         Some(Command::Rebuild(rebuild)) => platform::run("hansard", args, |context| {
             rebuild::rebuild(context, rebuild)

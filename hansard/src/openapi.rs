@@ -44,7 +44,7 @@ impl Modify for Tokens {
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
             .description(Some(
-                "HS256 over `{userId, userType, iat, exp}`. With auth=open, `POST /login/{userId}` issues one.",
+                "HS256 over `{userId, userType, role, iat, exp}`; `role` may be absent. With auth=open, `POST /login/{userId}` issues one.",
             ))
             .build();
         openapi
@@ -115,6 +115,7 @@ async fn describe() -> anyhow::Result<String> {
         query_api::Options {
             read_models,
             progress,
+            past: record.clone().into(),
             auth: auth.clone(),
         },
         gateway_ws::Options {
@@ -129,6 +130,7 @@ async fn describe() -> anyhow::Result<String> {
         audit::Options {
             record: record.into(),
             tree,
+            keys: Vec::new(),
             auth,
         },
     );

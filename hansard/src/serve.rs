@@ -6,6 +6,7 @@ use command_api::Options as Commands;
 use directory::Directory;
 use gateway_ws::Limits;
 use platform::Context;
+use platform::signing::known_public_keys;
 use platform::startup::{Interrupted, prepare_catalogue};
 use query_api::Options as Queries;
 use read_models::Progress;
@@ -88,6 +89,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         Queries {
             read_models,
             progress,
+            past: record.clone().into(),
             auth: auth.clone(),
         },
         gateway_ws::Options {
@@ -102,6 +104,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         audit::Options {
             record: record.into(),
             tree,
+            keys: known_public_keys(&config),
             auth,
         },
     );

@@ -13,6 +13,7 @@ use platform::config::Args;
 use platform::signing;
 
 use crate::existing::{name_of_process, open_existing, open_existing_catalogue, open_existing_log};
+use crate::export::VerifyExportArgs;
 use crate::progress::progress_bar;
 
 /// The exit code where there are differences.
@@ -33,6 +34,9 @@ pub(crate) enum VerifyCommand {
     /// Verify the proof of an event, as GET /audit/proof answers it, without log or network; exit with 0 if it
     /// holds, 1 if not, 2 if it can't be read
     Proof(ProofArgs),
+    /// Verify what `hansard export` wrote, without log or network: that everything in it fits together, and was in
+    /// the log when its tree head was signed; exit with 0 if so, 1 if not, 2 if it can't be read
+    Export(VerifyExportArgs),
 }
 
 /// How to verify the log.
@@ -102,6 +106,10 @@ pub(crate) fn verify(args: &Args, command: &VerifyCommand) -> ExitCode {
         }
         VerifyCommand::Proof(proof) => {
             let outcome = self::proof(proof).map(|holds| equal.set(Some(holds)));
+            platform::exit("hansard", outcome);
+        }
+        VerifyCommand::Export(export) => {
+            let outcome = crate::export::verify(export).map(|fits| equal.set(Some(fits)));
             platform::exit("hansard", outcome);
         }
     }

@@ -112,6 +112,15 @@ impl InclusionProof {
     /// [`InvalidProof`].
     pub fn verify(&self, keys: &[VerifyingKey]) -> Result<TreeHead, InvalidProof> {
         let head = TreeHead::verify(&self.tree_head, keys)?;
+        self.verify_in(&head)?;
+        Ok(head)
+    }
+
+    /// Whether the tree with this head, which is known to be signed, has this event at this position.
+    ///
+    /// # Errors
+    /// [`InvalidProof`].
+    pub fn verify_in(&self, head: &TreeHead) -> Result<(), InvalidProof> {
         self.payload()?;
         let contradiction = |text: String| Err(InvalidProof::Contradiction(text));
         if Some(self.index) != index_of(self.position) {
@@ -135,8 +144,7 @@ impl InclusionProof {
             self.index,
             leaf.into(),
         )
-        .map_err(|_| InvalidProof::Inclusion)?;
-        Ok(head)
+        .map_err(|_| InvalidProof::Inclusion)
     }
 
     fn leaf(&self) -> Result<Vec<u8>, InvalidProof> {

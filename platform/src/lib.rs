@@ -34,6 +34,7 @@ pub mod config;
 pub mod error;
 pub mod health;
 pub mod http;
+pub mod role;
 mod secret;
 pub mod shutdown;
 pub mod signing;

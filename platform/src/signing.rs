@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use merkle::SigningKey;
+use merkle::{SigningKey, VerifyingKey};
 
 use crate::config::{Config, ConfigError};
 use crate::secret;
@@ -27,6 +27,13 @@ pub fn load(config: &Config) -> Result<Vec<SigningKey>, ConfigError> {
 pub fn load_existing(config: &Config) -> Result<Vec<SigningKey>, ConfigError> {
     let generated = || config.data_dir.join(GENERATED_SIGNING_KEY);
     read(&config.signing_key_file.clone().unwrap_or_else(generated))
+}
+
+/// The public keys of those that there are already; none where this process can't read them, which only who
+/// signs has to.
+pub fn known_public_keys(config: &Config) -> Vec<VerifyingKey> {
+    let keys = load_existing(config).unwrap_or_default();
+    keys.iter().map(|key| key.public().clone()).collect()
 }
 
 fn file(config: &Config) -> Result<PathBuf, ConfigError> {

@@ -27,7 +27,7 @@ fn outcome(output: Output) -> (Option<i32>, String, String) {
 
 /// Somebody who may audit.
 async fn auditor(stack: &Stack) -> Person {
-    stack.person_of_type("Sam", "support").await
+    stack.auditor("Sam").await
 }
 
 /// Ada's room with Grace, with so many messages; gives the last one's id.

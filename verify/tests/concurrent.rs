@@ -47,7 +47,7 @@ struct Pause {
 }
 
 fn pause() -> impl Strategy<Value = Pause> {
-    (0..6_usize, 0..7_usize).prop_map(|(batch, phase)| Pause { batch, phase })
+    (0..6_usize, 0..8_usize).prop_map(|(batch, phase)| Pause { batch, phase })
 }
 
 impl Course {

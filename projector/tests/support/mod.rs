@@ -18,9 +18,9 @@ use futures::StreamExt;
 use keys::{Keyring, Record};
 use projector::{Options, Status};
 use read_models::{
-    Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, Lease, MessageRow,
-    Page, PageStart, Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow,
-    Search, Snapshot, SqliteReadModels, State, TreeStore, UserRow,
+    Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, HistoryRow, Lease,
+    MessageRow, Page, PageStart, Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion,
+    RoomRow, Search, Snapshot, SqliteReadModels, State, TreeStore, UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -241,6 +241,11 @@ impl Projection for Models {
         Ok(())
     }
 
+    async fn purge(&self) -> Result<(), ReadModelError> {
+        self.reached()?;
+        self.inner.purge().await
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadModelError> {
         unreachable!("projectors don't query")
     }
@@ -283,6 +288,24 @@ impl ReadModels for Models {
     }
 
     async fn search(&self, _: UserId, _: Search) -> Result<Vec<MessageRow>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+
+    async fn history(
+        &self,
+        _: RoomId,
+        _: events::MessageId,
+    ) -> Result<Option<HistoryRow>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+
+    async fn expirable(
+        &self,
+        _: events::RoomType,
+        _: events::Timestamp,
+        _: Option<RoomId>,
+        _: u32,
+    ) -> Result<Vec<(RoomId, events::MessageId)>, ReadModelError> {
         unreachable!("projectors don't query")
     }
 

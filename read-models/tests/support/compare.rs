@@ -1,7 +1,7 @@
 //! Every query put to read models and to the reference model, with equal answers expected; and all that is
 //! stored verified against the log.
 
-use events::{Envelope, Event, MessageId, Position};
+use events::{Envelope, Event, MessageId, Position, RoomType, Timestamp};
 use read_models::{Entry, Page, PageStart, Projection, Search, Words};
 
 use super::history::{self, USERS};
@@ -32,7 +32,8 @@ fn searches(entries: &[Entry], thorough: bool) -> Vec<Search> {
     let texts: Vec<&str> = entries
         .iter()
         .filter_map(|entry| match &entry.envelope.event {
-            Event::MessagePosted(event) => Some(event.message_text.as_str()),
+            Event::MessagePosted(event) => event.message_text.as_deref(),
+            Event::MessageEdited(event) => event.message_text.as_deref(),
             _ => None,
         })
         .collect();
@@ -88,6 +89,35 @@ pub async fn compare(read_models: &dyn Projection, entries: &[Entry], thorough: 
                 read_models.conversation(room, *page).await.unwrap(),
                 model.conversation(room, *page),
                 "{room} {page:?}"
+            );
+        }
+    }
+    for entry in entries {
+        let message = match &entry.envelope.event {
+            Event::MessagePosted(_) => MessageId::at(entry.position),
+            Event::MessageEdited(event) => event.message_id,
+            _ => continue,
+        };
+        let own = entry.envelope.event.room();
+        for room in own.into_iter().chain(history::rooms().first().copied()) {
+            assert_eq!(
+                read_models.history(room, message).await.unwrap(),
+                model.history(room, message),
+                "{room} {message}"
+            );
+        }
+    }
+    let after = history::rooms()[0];
+    for (before, after, limit) in [(0, None, 9), (500, None, 2), (2_000, Some(after), 9)] {
+        let before = Timestamp::from_millis(1_700_000_000_000 + before).unwrap();
+        for room_type in RoomType::ALL {
+            assert_eq!(
+                read_models
+                    .expirable(*room_type, before, after, limit)
+                    .await
+                    .unwrap(),
+                model.expirable(*room_type, before, after, limit),
+                "{before} {after:?}"
             );
         }
     }

@@ -1,9 +1,9 @@
 //! Histories: events in log order, made by hand or at random, with what no well-behaved client would send.
 
 use events::{
-    ConversationRead, Envelope, Event, IdempotencyKey, MessageDeleted, MessageId, MessagePosted,
-    Position, RoomDeleted, RoomId, RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted,
-    UserId, UserType,
+    ConversationRead, Envelope, Event, IdempotencyKey, MessageDeleted, MessageEdited,
+    MessageExpired, MessageId, MessagePosted, Names, Position, RoomDeleted, RoomHeld, RoomId,
+    RoomInitiated, RoomType, Timestamp, UserCreated, UserDeleted, UserErased, UserId, UserType,
 };
 use proptest::prelude::*;
 use read_models::Entry;
@@ -106,6 +106,18 @@ impl History {
         self.push(0, Some(0), None, message_deleted(room, message))
     }
 
+    pub fn edit(&mut self, room: RoomId, message: MessageId, author: u8, text: &str) -> Position {
+        self.push(0, Some(author), None, edited(room, message, author, text))
+    }
+
+    pub fn expire(&mut self, room: RoomId, up_to: MessageId) -> Position {
+        self.push(0, None, None, expired(room, up_to))
+    }
+
+    pub fn erase(&mut self, number: u8) -> Position {
+        self.push(0, Some(0), None, user_erased(number))
+    }
+
     pub fn delete_room(&mut self, set: usize, generation: u32) -> Position {
         self.push(0, Some(0), None, room_deleted(set, generation))
     }
@@ -118,8 +130,7 @@ impl History {
 pub fn created(number: u8, first_name: &str) -> Event {
     Event::UserCreated(UserCreated {
         user_id: user(number),
-        first_name: first_name.to_owned(),
-        last_name: "O'Neill \u{0} ن".to_owned(),
+        names: Some(Names::new(first_name, "O'Neill \u{0} ن")),
         user_type: UserType::ALL[usize::from(number % 2)],
     })
 }
@@ -157,7 +168,39 @@ pub fn posted(room: RoomId, author: u8, text: &str) -> Event {
     Event::MessagePosted(MessagePosted {
         room_id: room,
         author: user(author),
-        message_text: text.to_owned(),
+        message_text: Some(text.to_owned()),
+    })
+}
+
+pub fn edited(room: RoomId, message: MessageId, author: u8, text: &str) -> Event {
+    Event::MessageEdited(MessageEdited {
+        room_id: room,
+        message_id: message,
+        author: user(author),
+        posted_at: Timestamp::from_millis(0).unwrap(),
+        message_text: Some(text.to_owned()),
+    })
+}
+
+pub fn expired(room: RoomId, up_to: MessageId) -> Event {
+    Event::MessageExpired(MessageExpired {
+        room_id: room,
+        up_to,
+    })
+}
+
+pub fn user_erased(number: u8) -> Event {
+    Event::UserErased(UserErased {
+        user_id: user(number),
+        user_type: UserType::ALL[usize::from(number % 2)],
+        created_at: Timestamp::from_millis(0).unwrap(),
+    })
+}
+
+fn held(room: RoomId) -> Event {
+    Event::RoomHeld(RoomHeld {
+        room_id: room,
+        reason: "case 17".to_owned(),
     })
 }
 
@@ -193,9 +236,17 @@ struct Step {
 enum What {
     CreateUser,
     DeleteUser,
+    EraseUser,
     Initiate,
     DeleteRoom,
     Post(String),
+    Edit(String),
+    /// By whom it may be, with another room's name on it.
+    EditElsewhere(String),
+    /// Up to a message of the room's.
+    Expire,
+    ExpireUpToNothing(u64),
+    Hold,
     DeleteMessage,
     /// With another room's name on it.
     DeleteMessageElsewhere,
@@ -209,11 +260,17 @@ fn what() -> impl Strategy<Value = What> {
     prop_oneof![
         2 => Just(What::CreateUser),
         1 => Just(What::DeleteUser),
+        1 => Just(What::EraseUser),
         4 => Just(What::Initiate),
         1 => Just(What::DeleteRoom),
         8 => "[a-z\\PC]{0,6}".prop_map(What::Post),
         // Words that come up again and again.
         8 => "([aÀbßΣ東京ไ]{1,2}[ .'\"*]){0,4}".prop_map(What::Post),
+        6 => "([aÀbßΣ東京ไ]{1,2}[ .'\"*]){0,4}".prop_map(What::Edit),
+        1 => "[ab]{1,2}".prop_map(What::EditElsewhere),
+        2 => Just(What::Expire),
+        1 => prop_oneof![0..90_u64, Just(u64::MAX)].prop_map(What::ExpireUpToNothing),
+        1 => Just(What::Hold),
         4 => Just(What::DeleteMessage),
         1 => Just(What::DeleteMessageElsewhere),
         1 => prop_oneof![0..90_u64, Just(u64::MAX)].prop_map(What::DeleteNothing),
@@ -248,20 +305,26 @@ fn step() -> impl Strategy<Value = Step> {
 pub fn history(length: usize) -> impl Strategy<Value = History> {
     prop::collection::vec(step(), 0..length).prop_map(|steps| {
         let mut history = History::default();
-        let mut messages: Vec<(MessageId, RoomId)> = Vec::new();
+        let mut messages: Vec<(MessageId, RoomId, u8)> = Vec::new();
         for step in steps {
             let room = room(step.set, step.generation);
             let at = |sequence| MessageId::at(Position::new(sequence));
-            let (message, home) = match messages.is_empty() {
-                true => (at(1), room),
+            let (message, home, author) = match messages.is_empty() {
+                true => (at(1), room, step.actor),
                 false => *step.pick.get(&messages),
             };
             let event = match &step.what {
                 What::CreateUser => created(step.actor, &format!("Anna {}", step.set)),
                 What::DeleteUser => user_deleted(step.actor),
+                What::EraseUser => user_erased(step.actor),
                 What::Initiate => initiated(step.set, step.generation),
                 What::DeleteRoom => room_deleted(step.set, step.generation),
                 What::Post(text) => posted(room, step.actor, text),
+                What::Edit(text) => edited(home, message, author, text),
+                What::EditElsewhere(text) => edited(room, message, step.actor, text),
+                What::Expire => expired(home, message),
+                What::ExpireUpToNothing(sequence) => expired(room, at(*sequence)),
+                What::Hold => held(room),
                 What::DeleteMessage => message_deleted(home, message),
                 What::DeleteMessageElsewhere => message_deleted(room, message),
                 What::DeleteNothing(sequence) => message_deleted(room, at(*sequence)),
@@ -272,7 +335,7 @@ pub fn history(length: usize) -> impl Strategy<Value = History> {
             let is_post = matches!(step.what, What::Post(_));
             let position = history.push(step.gap, Some(step.actor), step.key, event);
             if is_post {
-                messages.push((MessageId::at(position), room));
+                messages.push((MessageId::at(position), room, step.actor));
             }
         }
         history

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use events::{Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use read_models::{
-    COUNT_CAP, Entry, MessageRow, Page, PageStart, Receipt, RecentRow, RoomDeletion, RoomRow,
-    Search, UserRow, Words,
+    COUNT_CAP, Entry, Gone, HistoryRow, Left, MessageRow, Page, PageStart, Receipt, RecentRow,
+    RoomDeletion, RoomRow, Search, UserRow, VersionRow, Words,
 };
 use uuid::Uuid;
 
@@ -15,6 +15,7 @@ pub struct Model {
     rooms: BTreeMap<RoomId, Room>,
     messages: BTreeMap<MessageId, Message>,
     reads: Vec<Read>,
+    erased: HashMap<UserId, Gone>,
     keys: HashMap<Uuid, Position>,
 }
 
@@ -22,14 +23,16 @@ struct Room {
     room_type: RoomType,
     members: Vec<UserId>,
     deletion: Option<RoomDeletion>,
+    /// The last message whose text has expired.
+    expired: Option<MessageId>,
 }
 
 struct Message {
     room: RoomId,
     author: UserId,
-    text: String,
-    at: Timestamp,
-    deleted_at: Option<Position>,
+    /// As posted, and then by each edit; whether they are gone is another question.
+    versions: Vec<VersionRow>,
+    deleted: Option<(Position, Gone)>,
 }
 
 struct Read {
@@ -61,13 +64,19 @@ impl Model {
                 return;
             }
         }
+        let gone = Gone {
+            at: envelope.at,
+            by: envelope.actor,
+        };
         match &envelope.event {
             Event::UserCreated(event) => {
+                let is_erased = self.erased.contains_key(&event.user_id);
+                let name = |name: &str| if is_erased { "" } else { name }.to_owned();
                 if self.users.iter().all(|user| user.id != event.user_id) {
                     self.users.push(UserRow {
                         id: event.user_id,
-                        first_name: event.first_name.clone(),
-                        last_name: event.last_name.clone(),
+                        first_name: name(event.first_name()),
+                        last_name: name(event.last_name()),
                         user_type: event.user_type,
                         created_at: envelope.at,
                         updated_at: envelope.at,
@@ -75,26 +84,22 @@ impl Model {
                     });
                 }
             }
-            Event::UserDeleted(event) => {
-                for user in &mut self.users {
-                    if user.id == event.user_id && !user.deleted {
-                        user.first_name.clear();
-                        user.last_name.clear();
-                        user.updated_at = envelope.at;
-                        user.deleted = true;
-                    }
-                }
+            Event::UserDeleted(event) => self.delete_user(event.user_id, envelope.at),
+            Event::UserErased(event) => {
+                self.delete_user(event.user_id, envelope.at);
+                self.erased.entry(event.user_id).or_insert(gone);
             }
             Event::RoomInitiated(event) => {
                 self.rooms.entry(event.room_id).or_insert(Room {
                     room_type: event.room_type,
                     members: event.members.clone(),
                     deletion: None,
+                    expired: None,
                 });
             }
             Event::RoomDeleted(event) => {
                 let id = event.room_id;
-                let messages = self.messages_of(id).len() as u64;
+                let messages = self.live_messages_of(id).len() as u64;
                 if self.open_room(id).is_some() {
                     self.rooms.get_mut(&id).unwrap().deletion = Some(RoomDeletion { messages });
                     self.messages.retain(|_, message| message.room != id);
@@ -106,9 +111,11 @@ impl Model {
                     let message = Message {
                         room: event.room_id,
                         author: event.author,
-                        text: event.message_text.clone(),
-                        at: envelope.at,
-                        deleted_at: None,
+                        versions: vec![VersionRow {
+                            text: event.message_text.clone(),
+                            at: envelope.at,
+                        }],
+                        deleted: None,
                     };
                     self.messages.insert(MessageId::at(*position), message);
                 }
@@ -117,9 +124,36 @@ impl Model {
                 if let Some(message) = self.messages.get_mut(&event.message_id)
                     && message.room == event.room_id
                 {
-                    message.deleted_at.get_or_insert(*position);
+                    message.deleted.get_or_insert((*position, gone));
                 }
             }
+            Event::MessageEdited(event) => {
+                let id = event.message_id;
+                if let Some(message) = self.messages.get(&id)
+                    && (message.room, message.author) == (event.room_id, event.author)
+                    && message.deleted.is_none()
+                    && self.rooms[&message.room]
+                        .expired
+                        .is_none_or(|up_to| id > up_to)
+                {
+                    self.messages
+                        .get_mut(&id)
+                        .unwrap()
+                        .versions
+                        .push(VersionRow {
+                            text: event.message_text.clone(),
+                            at: envelope.at,
+                        });
+                }
+            }
+            Event::MessageExpired(event) => {
+                if self.open_room(event.room_id).is_some() {
+                    let last = MessageId::at(Position::new(position.get() - 1));
+                    let room = self.rooms.get_mut(&event.room_id).unwrap();
+                    room.expired = room.expired.max(Some(event.up_to.min(last)));
+                }
+            }
+            Event::RoomHeld(_) | Event::RoomReleased(_) | Event::AuditRead(_) => {}
             Event::ConversationRead(event) => {
                 if self.is_member(event.room_id, event.reader) {
                     self.reads.push(Read {
@@ -130,6 +164,17 @@ impl Model {
                         at: envelope.at,
                     });
                 }
+            }
+        }
+    }
+
+    fn delete_user(&mut self, id: UserId, at: Timestamp) {
+        for user in &mut self.users {
+            if user.id == id && !user.deleted {
+                user.first_name.clear();
+                user.last_name.clear();
+                user.updated_at = at;
+                user.deleted = true;
             }
         }
     }
@@ -147,16 +192,85 @@ impl Model {
     fn messages_of(&self, room: RoomId) -> Vec<MessageId> {
         self.messages
             .iter()
-            .filter(|(_, message)| message.room == room && message.deleted_at.is_none())
+            .filter(|(_, message)| message.room == room)
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// Those that have not been deleted.
+    fn live_messages_of(&self, room: RoomId) -> Vec<MessageId> {
+        let mut all = self.messages_of(room);
+        all.retain(|id| self.messages[id].deleted.is_none());
+        all
+    }
+
+    fn left(&self, id: MessageId) -> Left {
+        let message = &self.messages[&id];
+        let expired = self.rooms[&message.room].expired;
+        if message.deleted.is_some() {
+            Left::Deleted
+        } else if expired.is_some_and(|up_to| id <= up_to) {
+            Left::Expired
+        } else if self.erased.contains_key(&message.author) {
+            Left::Erased
+        } else {
+            Left::Text
+        }
+    }
+
+    fn text(&self, id: MessageId) -> Option<&str> {
+        let newest = self.messages[&id].versions.last().unwrap();
+        let text = newest.text.as_deref();
+        text.filter(|_| self.left(id) == Left::Text)
+    }
+
+    pub fn history(&self, room: RoomId, id: MessageId) -> Option<HistoryRow> {
+        let message = self.messages.get(&id).filter(|it| it.room == room)?;
+        let left = self.left(id);
+        let mut versions = message.versions.clone();
+        if left != Left::Text {
+            versions.iter_mut().for_each(|version| version.text = None);
+        }
+        Some(HistoryRow {
+            author: message.author,
+            created_at: message.versions[0].at,
+            versions,
+            left,
+            gone: match left {
+                Left::Deleted => message.deleted.map(|(_, gone)| gone),
+                Left::Erased => self.erased.get(&message.author).copied(),
+                Left::Text | Left::Expired => None,
+            },
+        })
+    }
+
+    pub fn expirable(
+        &self,
+        room_type: RoomType,
+        before: Timestamp,
+        after: Option<RoomId>,
+        limit: u32,
+    ) -> Vec<(RoomId, MessageId)> {
+        let rooms = self.rooms.iter().filter(|(id, room)| {
+            room.deletion.is_none()
+                && room.room_type == room_type
+                && after.is_none_or(|after| **id > after)
+        });
+        let found = rooms.filter_map(|(id, room)| {
+            let messages = self.messages_of(*id).into_iter();
+            let older = messages
+                .skip_while(|message| room.expired.is_some_and(|up_to| *message <= up_to))
+                .take_while(|message| self.messages[message].versions[0].at < before);
+            Some((*id, older.last()?))
+        });
+        found.take(limit as usize).collect()
     }
 
     fn message(&self, id: MessageId) -> MessageRow {
         let message = &self.messages[&id];
         let mut read_by = vec![Receipt {
             reader: message.author,
-            read_at: message.at,
+            read_at: message.versions[0].at,
         }];
         // In log order: the first read that covers the message counts for each reader.
         for read in &self.reads {
@@ -172,8 +286,10 @@ impl Model {
             id,
             room: message.room,
             author: message.author,
-            text: message.text.clone(),
-            created_at: message.at,
+            text: self.text(id).unwrap_or_default().to_owned(),
+            left: self.left(id),
+            created_at: message.versions[0].at,
+            edited_at: message.versions[1..].last().map(|edit| edit.at),
             read_by,
         }
     }
@@ -201,7 +317,7 @@ impl Model {
             .rooms
             .keys()
             .filter(|room| self.is_member(**room, user))
-            .filter_map(|room| Some((*self.messages_of(*room).last()?, *room)))
+            .filter_map(|room| Some((*self.live_messages_of(*room).last()?, *room)))
             .collect();
         newest.sort_unstable();
         newest.reverse();
@@ -216,7 +332,7 @@ impl Model {
     }
 
     fn unread(&self, user: UserId, room: RoomId) -> u64 {
-        let unread = self.messages_of(room).into_iter().filter(|id| {
+        let unread = self.live_messages_of(room).into_iter().filter(|id| {
             let mut reads = self.reads.iter();
             self.messages[id].author != user
                 && !reads.any(|read| read.reader == user && read.covers(*id, room))
@@ -234,12 +350,13 @@ impl Model {
 
     pub fn search(&self, user: UserId, search: &Search) -> Vec<MessageRow> {
         let found = self.messages.iter().rev().filter(|(id, message)| {
-            message.deleted_at.is_none()
-                && self.is_member(message.room, user)
+            self.is_member(message.room, user)
                 && search.room.is_none_or(|room| room == message.room)
                 && search.before.is_none_or(|before| **id < before)
                 && !search.words.is_empty()
-                && search.words.are_all_in(&Words::of(&message.text))
+                && search
+                    .words
+                    .are_all_in(&self.text(**id).map(Words::of).unwrap_or_default())
         });
         let found = found.take(search.limit as usize);
         found.map(|(id, _)| self.message(*id)).collect()
@@ -250,7 +367,7 @@ impl Model {
             return 0;
         };
         let read = &self.reads[index];
-        let newly = self.messages_of(read.room).into_iter().filter(|id| {
+        let newly = self.live_messages_of(read.room).into_iter().filter(|id| {
             let mut earlier = self.reads[..index].iter();
             self.messages[id].author != read.reader
                 && read.covers(*id, read.room)
@@ -262,7 +379,7 @@ impl Model {
     pub fn deleted_by(&self, message: MessageId, position: Position) -> bool {
         self.messages
             .get(&message)
-            .is_some_and(|message| message.deleted_at == Some(position))
+            .is_some_and(|message| message.deleted.is_some_and(|(at, _)| at == position))
     }
 
     pub fn room_deletion(&self, room: RoomId) -> Option<RoomDeletion> {

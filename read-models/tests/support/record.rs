@@ -7,39 +7,66 @@ use event_log::{
     Appended, EventLog, Events, Expect, Filter, Incarnation, LogError, NewEvent, Position,
     Recorded, Signals, Tail,
 };
-use events::{Subject, Timestamp};
+use events::{KeyId, Subject, Timestamp, UserId};
 use futures::StreamExt;
+use keys::Keyring;
 use read_models::{Entry, Projection};
 use verify::{Options, Report, VerifyError};
 
-/// A log that holds this and gets no more.
-pub struct Record(Vec<Recorded>);
+/// What a log is to hold.
+pub struct Record {
+    entries: Vec<Entry>,
+    /// Where it has bytes that are no event.
+    bytes: Option<Position>,
+}
 
 impl Record {
     pub fn of(entries: &[Entry]) -> Self {
-        let recorded = entries.iter().map(|entry| Recorded {
-            position: entry.position,
-            subject: entry.envelope.event.subject().to_string(),
-            stored_at: Timestamp::from_millis(0).unwrap(),
-            payload: entry.envelope.encode().into(),
-        });
-        Self(recorded.collect())
+        Self {
+            entries: entries.to_vec(),
+            bytes: None,
+        }
     }
 
     /// With bytes in it that are no event.
     #[allow(dead_code)]
     pub fn with_bytes(mut self, position: Position) -> Self {
-        let at = self.0.partition_point(|event| event.position < position);
-        let event = Recorded {
-            position,
-            subject: "chat.user.x".to_owned(),
-            stored_at: Timestamp::from_millis(0).unwrap(),
-            payload: b"{".as_slice().into(),
-        };
-        self.0.insert(at, event);
+        self.bytes = Some(position);
         self
     }
+
+    /// The record itself; the keys of these people are destroyed.
+    async fn sealed(&self, destroyed: &[UserId]) -> keys::Record {
+        let keyring = Keyring::in_memory();
+        let mut recorded = Vec::new();
+        for entry in &self.entries {
+            let sealed = keyring.seal(&entry.envelope).await.unwrap();
+            recorded.push(Recorded {
+                position: entry.position,
+                subject: sealed.subject.to_string(),
+                stored_at: Timestamp::from_millis(0).unwrap(),
+                payload: sealed.payload,
+            });
+        }
+        for user in destroyed {
+            keyring.destroy(KeyId::Person(*user)).await.unwrap();
+        }
+        if let Some(position) = self.bytes {
+            let at = recorded.partition_point(|event| event.position < position);
+            let event = Recorded {
+                position,
+                subject: "chat.user.x".to_owned(),
+                stored_at: Timestamp::from_millis(0).unwrap(),
+                payload: b"{".as_slice().into(),
+            };
+            recorded.insert(at, event);
+        }
+        keys::Record::new(Arc::new(Log(recorded)), keyring)
+    }
 }
+
+/// A log that holds this and gets no more.
+struct Log(Vec<Recorded>);
 
 /// Which log histories are of.
 pub fn incarnation() -> Incarnation {
@@ -52,8 +79,19 @@ pub async fn compared(
     read_models: &dyn Projection,
     options: &Options<'_>,
 ) -> Result<Report, VerifyError> {
+    compared_without(&[], record, read_models, options).await
+}
+
+/// The same with the keys of these people destroyed.
+pub async fn compared_without(
+    destroyed: &[UserId],
+    record: &Record,
+    read_models: &dyn Projection,
+    options: &Options<'_>,
+) -> Result<Report, VerifyError> {
+    let record = record.sealed(destroyed).await;
     let mut snapshot = read_models.snapshot().await.unwrap();
-    verify::snapshot(record, snapshot.as_mut(), options).await
+    verify::snapshot(&record, snapshot.as_mut(), options).await
 }
 
 /// Verifies in one shard and in some: it must find the same.
@@ -79,7 +117,7 @@ pub async fn assert_verified(entries: &[Entry], read_models: &dyn Projection) {
 }
 
 #[async_trait]
-impl EventLog for Record {
+impl EventLog for Log {
     async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {
         assert_eq!(filter, Filter::All);
         let events = self.0.iter().filter(|event| event.position > after);

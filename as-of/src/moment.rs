@@ -1,7 +1,7 @@
 //! Moments: places in the log, which can be named by a time.
 
 use audit::Bound;
-use event_log::{EventLog, Filter, LogError, Position, Recorded};
+use event_log::{EventLog, Filter, LogError, Position};
 use events::Timestamp;
 use futures::TryStreamExt;
 
@@ -40,12 +40,22 @@ impl Moment {
                 let time = event.map(|event| event.stored_at);
                 Ok(Ok(Self { position, time }))
             }
-            Bound::Time(time) => Ok(Ok(Self::by(log, time, last).await?)),
+            Bound::Time(time) => {
+                let at_or_after = |position| at_or_after(log, position);
+                Ok(Ok(Self::by(time, last, at_or_after).await?))
+            }
         }
     }
 
     /// Halves the part of the log in which the event must be, until one is left.
-    async fn by(log: &dyn EventLog, time: Timestamp, last: Position) -> Result<Self, LogError> {
+    async fn by<Found>(
+        time: Timestamp,
+        last: Position,
+        at_or_after: impl Fn(Position) -> Found,
+    ) -> Result<Self, LogError>
+    where
+        Found: Future<Output = Result<Option<(Position, Timestamp)>, LogError>>,
+    {
         let mut found = Self {
             position: Position::ZERO,
             time: None,
@@ -53,11 +63,11 @@ impl Moment {
         let mut last = last.get();
         while found.position.get() < last {
             let middle = last - (last - found.position.get()) / 2;
-            match at_or_after(log, Position::new(middle)).await? {
-                Some(event) if event.position.get() <= last && event.stored_at <= time => {
+            match at_or_after(Position::new(middle)).await? {
+                Some((position, stored_at)) if position.get() <= last && stored_at <= time => {
                     found = Self {
-                        position: event.position,
-                        time: Some(event.stored_at),
+                        position,
+                        time: Some(stored_at),
                     };
                 }
                 _ => last = middle - 1,
@@ -67,11 +77,67 @@ impl Moment {
     }
 }
 
-/// The event there, or the next one where there is none.
-async fn at_or_after(log: &dyn EventLog, position: Position) -> Result<Option<Recorded>, LogError> {
-    if let Some(event) = log.get(position).await? {
-        return Ok(Some(event));
+/// Where and when the event there was stored, or the next one where there is none.
+async fn at_or_after(
+    log: &dyn EventLog,
+    position: Position,
+) -> Result<Option<(Position, Timestamp)>, LogError> {
+    let event = match log.get(position).await? {
+        Some(event) => Some(event),
+        None => log.read(Filter::All, position).await?.try_next().await?,
+    };
+    Ok(event.map(|event| (event.position, event.stored_at)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn time(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis).unwrap()
     }
-    let mut events = log.read(Filter::All, position).await?;
-    events.try_next().await
+
+    /// The place of the moment in a log that has these events: position and time.
+    async fn found(events: &[(u64, i64)], by: i64) -> u64 {
+        let last = events.last().map_or(0, |(position, _)| *position);
+        let at_or_after = |position: Position| {
+            let event = events.iter().find(|(it, _)| *it >= position.get());
+            let event = event.map(|(position, at)| (Position::new(*position), time(*at)));
+            std::future::ready(Ok(event))
+        };
+        let moment = Moment::by(time(by), Position::new(last), at_or_after).await;
+        let moment = moment.unwrap();
+        let position = moment.position.get();
+        let event = events.iter().find(|(it, _)| *it == position);
+        assert_eq!(moment.time, event.map(|(_, at)| time(*at)));
+        position
+    }
+
+    #[tokio::test]
+    async fn it_is_the_last_event_by_then_whatever_is_missing() {
+        for gap in [1, 2, 7] {
+            for count in 0..12 {
+                let numbers = 1..=count;
+                let events = numbers.map(|number| (number as u64 * gap, number / 3 * 10));
+                let events: Vec<(u64, i64)> = events.collect();
+                for by in -1..50 {
+                    let by_then = events.iter().rev().find(|(_, at)| *at <= by);
+                    let expected = by_then.map_or(0, |(position, _)| *position);
+                    assert_eq!(found(&events, by).await, expected, "{events:?} {by}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn where_the_clock_jumped_back_it_is_a_place_between_by_then_and_not_yet() {
+        let times = [1, 2, 9, 4, 5, 6, 3, 7, 8, 9];
+        let events: Vec<(u64, i64)> = (1..).zip(times).collect();
+        for by in 0..10 {
+            let position = found(&events, by).await as usize;
+            assert!(position == 0 || times[position - 1] <= by);
+            assert!(position == times.len() || times[position] > by);
+        }
+    }
 }

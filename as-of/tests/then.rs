@@ -20,7 +20,7 @@ use proptest::test_runner::{Config, TestRunner};
 use read_models::{Batch, Entry, Fence, Left, Page, PageStart, Projection, SqliteReadModels};
 use tokio::runtime::Runtime;
 
-use history::{History, USERS, room, user};
+use history::{History, USERS, edited, expired, posted, room, user};
 
 /// A log with something of its own to be kept in.
 struct TestLog {
@@ -219,6 +219,23 @@ fn small() -> History {
 }
 
 #[tokio::test]
+async fn edits_of_what_is_gone_and_rooms_deleted_before_stay_void() {
+    let log = TestLog::sqlite().await.unwrap();
+    let mut history = small();
+    let edit = |message| edited(room(0, 0), message, 0, "edited");
+    let expires = history.post(room(0, 0), 0, "expires");
+    let is_deleted = history.post(room(0, 0), 0, "is deleted");
+    history.push(0, Some(0), None, expired(room(0, 0), expires));
+    history.push(0, Some(0), None, edit(expires));
+    history.delete_message(room(0, 0), is_deleted);
+    history.push(0, Some(0), None, edit(is_deleted));
+    history.delete_room(0, 0);
+    history.initiate(0, 0);
+    history.post(room(0, 0), 0, "to nobody");
+    compare_all(&log, &history).await;
+}
+
+#[tokio::test]
 async fn what_is_erased_since_is_not_brought_back() {
     let log = TestLog::sqlite().await.unwrap();
     let mut history = small();
@@ -260,6 +277,33 @@ async fn what_is_erased_since_is_not_brought_back() {
     keyring.destroy(month.unwrap()).await.unwrap();
     let expected = vec![gone(Left::Erased), gone(Left::Expired)];
     assert_eq!(texts().await, (expected, String::new()));
+}
+
+#[tokio::test]
+async fn an_event_with_the_key_of_an_earlier_one_of_the_room_is_void() {
+    let log = TestLog::sqlite().await.unwrap();
+    let mut history = small();
+    history.push(0, Some(0), Some(1), posted(room(0, 0), 0, "once"));
+    log.append(&history).await;
+    let edit = edited(room(0, 0), MessageId::at(Position::new(4)), 0, "edited");
+    let same_key = [history.entries[3].envelope.event.clone(), edit];
+    for (event, position) in same_key.into_iter().zip([5_u32, 6]) {
+        let again = Envelope {
+            event,
+            ..history.entries[3].envelope.clone()
+        };
+        let mut event = log.record.keyring.seal(&again).await.unwrap();
+        // As if the log had forgotten the first.
+        event.deduplication_id = uuid::Uuid::from_u128(position.into());
+        let appended = log.record.log.append(event, Expect::Any).await.unwrap();
+        assert_eq!(appended.position, Position::new(position.into()));
+    }
+    let then = log.at("6").await;
+    let past = then.room(room(0, 0)).await.unwrap().unwrap();
+    let rows = past.conversation(ALL).await.unwrap();
+    let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    assert_eq!(texts, ["once"]);
+    assert_eq!(then.recent(user(1), ALL).await.unwrap()[0].unread, 1);
 }
 
 #[tokio::test]

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use ::keys::Record;
-use anyhow::Context as _;
-use event_log::{EventLog, LogUrl, SqliteLog};
+use ::keys::{KeyStore, Keyring, KeysUrl, MasterKeys, Record};
+use event_log::LogUrl;
 use platform::Context;
-use platform::startup::open_keyring;
+use platform::startup::open_keys;
 use read_models::{Catalogue, ReadModelsUrl};
 
 /// Opens the log and its keys; see [`check_log`].
@@ -46,6 +45,24 @@ pub(crate) async fn open_copy_of_record(context: &Context) -> anyhow::Result<Rec
     let log = log.context("--unrecorded is for a copy that nobody may write to")?;
     let keyring = open_keyring(&context.config, &context.shutdown).await?;
     Ok(Record::new(Arc::new(log), keyring))
+}
+
+/// Opens the key store with its own master keys; a SQLite file that is not there is an error.
+pub(crate) async fn open_existing_keys(
+    context: &Context,
+) -> anyhow::Result<(Arc<dyn KeyStore>, MasterKeys)> {
+    if let KeysUrl::Sqlite(path) = context.config.keys_url() {
+        let file = context.config.data_dir.join(path);
+        anyhow::ensure!(
+            file.exists(),
+            "there is no key store at {}; say where it is with --data-dir or --keys",
+            file.display()
+        );
+    }
+    let (store, masters) = open_keys(&context.config, &context.shutdown).await?;
+    // Refuses those of another store.
+    Keyring::open(Arc::clone(&store), masters.clone()).await?;
+    Ok((store, masters))
 }
 
 /// Opens the record and the catalogue of the read models, neither of which is made if it is not there.

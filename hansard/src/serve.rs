@@ -54,7 +54,6 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         proof,
         projector::DRAIN,
     )?;
-    let keeping = tokio::spawn(notary::keep(notary, requests_done.clone()));
     let tree = catalogue.tree();
     let projecting = stop_on_error(
         &context.shutdown,
@@ -72,6 +71,8 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
             requests_done.clone(),
         ),
     );
+
+    let keeping = tokio::spawn(notary::keep(notary, requests_done.clone()));
 
     let sockets = TaskTracker::new();
     let routes = openapi::merged(

@@ -1,6 +1,7 @@
 //! Keeping the tree: follows the log, hashes what comes, stores it, and signs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use event_log::{EventLog, Filter, Followed, Position, Recorded, follow_forever};
@@ -56,7 +57,7 @@ impl Options {
     /// As the configuration says. Makes a signing key if there is none.
     ///
     /// # Errors
-    /// The keys or the webhook can't be used.
+    /// The keys can't be read or made.
     pub fn of(
         config: &Config,
         log: Arc<dyn EventLog>,
@@ -64,15 +65,12 @@ impl Options {
         status: Status,
         drain: Duration,
     ) -> Result<Self, ConfigError> {
-        let webhook = config.tree_heads_webhook.clone().map(Webhook::new);
         Ok(Self {
             log,
             store,
             keys: platform::signing::load(config)?,
             file: HeadsFile::new(config.tree_heads_path()),
-            webhook: webhook
-                .transpose()
-                .map_err(|error| ConfigError::new(error.to_string()))?,
+            webhook: config.tree_heads_webhook.clone().map(Webhook::new),
             every_events: config.tree_head_events,
             every: config.tree_head_interval(),
             status,
@@ -93,6 +91,7 @@ pub async fn keep(options: Options, shutdown: CancellationToken) {
         options,
         telling,
         shutdown,
+        seen: AtomicU32::new(0),
     };
     while let Err(tampering) = keeper.keep().await {
         keeper.options.status.stopped(&tampering);
@@ -110,6 +109,8 @@ struct Keeper {
     options: Options,
     telling: Option<Telling>,
     shutdown: CancellationToken,
+    /// The newest tree when it was looked at last; 0 before the first.
+    seen: AtomicU32,
 }
 
 /// Why keeping ended without trouble.
@@ -150,6 +151,10 @@ impl Keeper {
                 keys,
                 ..
             } = &self.options;
+            // Before it is examined: one that is begun meanwhile is another one.
+            if let Ok(Some(newest)) = store.newest().await {
+                self.seen.store(newest.number, Ordering::Relaxed);
+            }
             let begun = examine(log.as_ref(), store.as_ref(), file, keys).await;
             let outcome = match begun {
                 Ok(begun) => {
@@ -175,7 +180,7 @@ impl Keeper {
 
     /// Waits until another tree is begun; `false` when it is told to stop before.
     async fn another_tree(&self) -> bool {
-        let mut given_up: Option<u32> = None;
+        let given_up = self.seen.load(Ordering::Relaxed);
         while self
             .shutdown
             .run_until_cancelled(sleep(LOOK))
@@ -183,7 +188,7 @@ impl Keeper {
             .is_some()
         {
             if let Ok(Some(newest)) = self.options.store.newest().await
-                && *given_up.get_or_insert(newest.number) != newest.number
+                && newest.number != given_up
             {
                 return true;
             }

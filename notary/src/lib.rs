@@ -27,4 +27,4 @@ pub use report::{Difference, How, LogReport};
 pub use status::Status;
 pub use tampering::Tampering;
 pub use verify::{Evidence, VerifyLogError, verify_log};
-pub use webhook::{Webhook, WebhookError};
+pub use webhook::Webhook;

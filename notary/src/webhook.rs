@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
 use crate::Status;
@@ -21,45 +22,31 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long the last tree head is tried after the notary has stopped.
 const LAST: Duration = Duration::from_secs(5);
 
-/// The webhook can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
-    /// No client can be made.
-    #[error("there can be no requests to the webhook: {0}")]
-    Client(#[from] reqwest::Error),
-}
-
 /// Where tree heads are posted to.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     url: Url,
-    client: reqwest::Client,
+    agent: Agent,
 }
 
 impl Webhook {
-    /// The webhook at `url`, http or https with the system's certificates.
-    ///
-    /// # Errors
-    /// [`WebhookError`].
-    pub fn new(url: Url) -> Result<Self, WebhookError> {
-        Self::with(url, |client| client)
+    /// The webhook at `url`, http or https. A server must show a certificate that the system trusts.
+    pub fn new(url: Url) -> Self {
+        Self::trusting(url, RootCerts::PlatformVerifier)
     }
 
-    /// As [`new`](Self::new), with a client that has further settings.
-    ///
-    /// # Errors
-    /// [`WebhookError`].
-    pub fn with(
-        url: Url,
-        configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-    ) -> Result<Self, WebhookError> {
-        // Somebody else in the process may have chosen before; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(ATTEMPT);
-        Ok(Self {
+    /// As [`new`](Self::new), trusting others than the system does.
+    pub fn trusting(url: Url, roots: RootCerts) -> Self {
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(ATTEMPT))
+            .max_redirects(0)
+            .http_status_as_error(false);
+        Self {
             url,
-            client: configure(client).build()?,
-        })
+            agent: config.build().into(),
+        }
     }
 
     /// Begins to hand over what is [told](Telling::tell).
@@ -88,28 +75,18 @@ impl Webhook {
     }
 
     async fn post(&self, note: String) -> Result<(), String> {
-        let request = self.client.post(self.url.clone()).body(note);
-        let sent = request
-            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
-            .send();
-        // The URL may carry a secret.
-        let answer = sent.await.map_err(|error| in_full(&error.without_url()))?;
-        match answer.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(format!("it answers {status}")),
+        let request = self
+            .agent
+            .post(self.url.as_str())
+            .content_type("text/plain; charset=utf-8");
+        let sent = tokio::task::spawn_blocking(move || request.send(note));
+        match sent.await {
+            Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(format!("it answers {}", answer.status())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
-}
-
-/// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The way to a webhook.

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use ureq::tls::RootCerts;
 
 async fn each() -> Vec<Case> {
     let mut cases = vec![Case::new(sqlite().await)];
@@ -144,7 +145,7 @@ async fn a_webhook_gets_the_newest_head_also_when_it_refuses_at_first() {
     let url = format!("http://{}/heads", listener.local_addr().unwrap());
     let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
     let mut case = Case::new(sqlite().await);
-    case.webhook = Some(Webhook::new(url.parse().unwrap()).unwrap());
+    case.webhook = Some(Webhook::new(url.parse().unwrap()));
     let status = Status::default();
     let running = case.start(status.clone());
     case.append(100).await;
@@ -205,13 +206,9 @@ async fn a_webhook_may_speak_https() {
         }
     });
     let url: url::Url = format!("https://localhost:{port}/heads").parse().unwrap();
-    let trusting = Webhook::with(url.clone(), |client| {
-        client.tls_certs_merge([reqwest::Certificate::from_der(&der).unwrap()])
-    });
-    for (webhook, trusted) in [
-        (trusting.unwrap(), true),
-        (Webhook::new(url).unwrap(), false),
-    ] {
+    let root = ureq::tls::Certificate::from_der(&der).to_owned();
+    let trusting = Webhook::trusting(url.clone(), RootCerts::new_with_certs(&[root]));
+    for (webhook, trusted) in [(trusting, true), (Webhook::new(url), false)] {
         let mut case = Case::new(sqlite().await);
         case.webhook = Some(webhook);
         case.append(1).await;

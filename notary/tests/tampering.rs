@@ -436,3 +436,32 @@ async fn an_event_that_was_gone_before_it_was_hashed_is_hashed_as_missing_and_to
     assert!(report.is_equal(), "{report}");
     assert_eq!(report.missing, 1);
 }
+
+#[tokio::test]
+async fn a_new_tree_is_begun_on_purpose_only_and_the_old_one_is_kept() {
+    let mut case = Case::new(sqlite().await);
+    case.append(30).await;
+    case.keep_until_signed(30).await;
+    let old = case.heads().await;
+    case.close();
+    Deed::CutOff(20).in_file(&case.path("log.db"));
+    case.open().await;
+    let status = Status::default();
+    let running = case.start(status.clone());
+    until("it is noticed", || status.tampering().is_some()).await;
+
+    let aside = notary::set_aside(&case.file(), 1).unwrap().unwrap();
+    let log = case.log().tail().await.unwrap().incarnation;
+    case.store().begin(1, &log).await.unwrap();
+    until("it goes on", || {
+        status.size() == 20 && status.tampering().is_none()
+    })
+    .await;
+    running.stop().await;
+    let report = case.verify().await;
+    assert!(report.is_equal(), "{report}");
+    assert_eq!(report.proven, 20);
+    assert_eq!(case.store().heads(1, 0, 10).await.unwrap(), old);
+    let kept = std::fs::read_to_string(aside).unwrap();
+    assert_eq!(merkle::heads_of(&kept).collect::<Vec<_>>(), old);
+}

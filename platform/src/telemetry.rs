@@ -126,6 +126,27 @@ fn describe() {
         "hansard_dead_letters",
         "Events set aside because they could not be projected"
     );
+    describe_gauge!(
+        "hansard_tree_size",
+        "Events hashed into the Merkle tree over the log"
+    );
+    describe_gauge!(
+        "hansard_tree_head_age_seconds",
+        Unit::Seconds,
+        "How old the newest signed tree head is while there are events that it does not cover"
+    );
+    describe_gauge!(
+        "hansard_tree_tampering",
+        "1 when the log or the stored tree is not what was signed"
+    );
+    describe_counter!(
+        "hansard_tree_missing_total",
+        "Positions that the log no longer had when they were to be hashed"
+    );
+    describe_counter!(
+        "hansard_tree_failures_total",
+        "Tree heads that did not get into the file or to the webhook"
+    );
     describe_gauge!("hansard_sockets", "Open WebSockets");
     describe_counter!(
         "hansard_pushed_messages_total",

@@ -83,8 +83,15 @@ async fn write(
         up_to,
         fence: led.fence,
     };
+    let makes_texts_go = batch.entries.iter().any(|entry| {
+        let event = &entry.envelope.event;
+        matches!(event, Event::UserErased(_) | Event::MessageExpired(_))
+    });
     if writer.write(batch, gathered.payloads).await?.is_none() {
         return Ok(Applied::Abandoned);
+    }
+    if makes_texts_go && led.is_served() {
+        purge(led).await;
     }
     metrics::counter!("hansard_projection_events_total").increment(events as u64);
     metrics::histogram!("hansard_projection_batch_events").record(events as f64);
@@ -105,6 +112,18 @@ async fn write(
         visible.record_many(age(stored_at), events);
     }
     Ok(Applied::UpTo(up_to))
+}
+
+/// Gets texts that are gone out of the database's files, as far as that can be done at present. What can't is
+/// noted there: it is done with the next, or when a projector begins to lead.
+pub(crate) async fn purge(led: &Led) {
+    if let Err(error) = led.projection.purge().await {
+        let generation = led.number;
+        tracing::warn!(
+            generation,
+            "texts that are gone may still be in files: {error}"
+        );
+    }
 }
 
 /// Destroys a key, which may have been done before.

@@ -63,6 +63,9 @@ pub(crate) async fn project(
         None => return Ok(Ended::Stopped),
     }
     work.led.beat().await;
+    if work.led.is_served() {
+        apply::purge(&work.led).await;
+    }
     let is_over = |position: Position| end.is_some_and(|end| position >= end);
     if is_over(start.position) {
         return Ok(Ended::Done);

@@ -296,7 +296,7 @@ impl Projection for SqliteReadModels {
     }
 
     async fn purge(&self) -> Result<(), ReadModelError> {
-        self.write(purge::purge).await
+        self.purge_files().await
     }
 
     async fn set_aside(&self, letter: &DeadLetter) -> Result<(), ReadModelError> {

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use event_log::Incarnation;
-use events::{MessageId, Position};
+use events::{MessageId, Position, RoomType, Timestamp};
 use mongodb::bson::{Document, doc};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use read_models::testing::TestDatabase;
 use read_models::{
-    Batch, COUNT_CAP, DeadLetter, Entry, Fence, MongoReadModels, Page, PageStart, Projection,
+    Batch, COUNT_CAP, DeadLetter, Entry, Fence, Left, MongoReadModels, Page, PageStart, Projection,
     ReadModelError, ReadModels, Search, SqliteReadModels, Words,
 };
 use support::compare::compare;
@@ -250,6 +250,175 @@ fn a_conversation_told_by_hand() {
         assert_eq!(read_models.conversation(room, FIRST).await.unwrap(), []);
         assert_eq!(read_models.recent(user(0), FIRST).await.unwrap(), []);
         compare(read_models.as_ref(), &history.entries, true).await;
+    });
+}
+
+#[test]
+fn what_becomes_of_texts_told_by_hand() {
+    on_every_stack(async |_, read_models| {
+        // Given Anna, Bela and a room in which they have written in turn.
+        let mut history = History::default();
+        history.create(0);
+        history.create(1);
+        history.initiate(0, 0);
+        let room = room(0, 0);
+        let one = history.post(room, 0, "uno");
+        let two = history.post(room, 1, "dos");
+        let three = history.post(room, 0, "tres");
+        let four = history.post(room, 1, "cuatro");
+        let page = async || -> Vec<(String, Left, bool)> {
+            let rows = read_models.conversation(room, FIRST).await.unwrap();
+            rows.into_iter()
+                .map(|row| (row.text, row.left, row.edited_at.is_some()))
+                .collect()
+        };
+        let said = |text: &str, edited| (text.to_owned(), Left::Text, edited);
+        let gone = |left, edited| (String::new(), left, edited);
+        let finds = async |word: &str| -> usize {
+            let found = read_models.search(user(0), search_for(word, 10)).await;
+            found.unwrap().len()
+        };
+
+        // When three is edited twice, and once by somebody else.
+        history.edit(room, three, 0, "drei");
+        history.edit(room, three, 0, "three");
+        history.edit(room, three, 1, "not by her");
+        apply_all(read_models.as_ref(), &history).await;
+
+        // Then the newest text is shown and found, and the history has all three.
+        let unedited = [said("uno", false), said("dos", false)];
+        let newest = [said("three", true), said("cuatro", false)];
+        assert_eq!(page().await, [unedited, newest].concat());
+        assert_eq!((finds("tres").await, finds("drei").await), (0, 0));
+        assert_eq!((finds("three").await, finds("her").await), (1, 0));
+        let found = read_models.history(room, three).await.unwrap().unwrap();
+        let texts = found.versions.iter().map(|version| version.text.as_deref());
+        let texts: Vec<_> = texts.collect();
+        assert_eq!(texts, [Some("tres"), Some("drei"), Some("three")]);
+        assert_eq!((found.author, found.gone), (user(0), None));
+        let elsewhere = history::room(1, 0);
+        assert_eq!(read_models.history(elsewhere, three).await.unwrap(), None);
+
+        // When four is deleted and what comes before two has expired, and both are edited then.
+        history.delete_message(room, four);
+        history.edit(room, four, 1, "void");
+        history.expire(room, two);
+        history.edit(room, two, 1, "void");
+        apply_all(read_models.as_ref(), &history).await;
+
+        // Then they keep their places without their texts, and the list goes by the newest that is left.
+        let expired = [gone(Left::Expired, false), gone(Left::Expired, false)];
+        let rest = [said("three", true), gone(Left::Deleted, false)];
+        assert_eq!(page().await, [expired.clone(), rest].concat());
+        assert_eq!((finds("uno").await, finds("void").await), (0, 0));
+        let recent = read_models.recent(user(1), FIRST).await.unwrap();
+        assert_eq!((recent[0].message.id, recent[0].unread), (three, 2));
+        let found = read_models.history(room, four).await.unwrap().unwrap();
+        assert_eq!(found.gone.unwrap().by, Some(user(0)));
+        assert_eq!(found.versions[0].text, None);
+
+        // When Anna is erased, and what she wrote meanwhile comes after it.
+        history.erase(0);
+        history.post(room, 0, "too late");
+        history.edit(room, three, 0, "too late as well");
+        apply_all(read_models.as_ref(), &history).await;
+
+        // Then nothing of hers is left, and nothing of others' has gone.
+        let erased = [gone(Left::Erased, true), gone(Left::Deleted, false)];
+        let late = vec![gone(Left::Erased, false)];
+        assert_eq!(
+            page().await,
+            [expired.to_vec(), erased.to_vec(), late].concat()
+        );
+        assert_eq!((finds("three").await, finds("late").await), (0, 0));
+        let found = read_models.history(room, three).await.unwrap().unwrap();
+        assert!(found.versions.iter().all(|version| version.text.is_none()));
+        assert_eq!(found.versions.len(), 4);
+        assert_eq!(found.gone.unwrap().by, Some(user(0)));
+        let anna = read_models.users_by_id(&[user(0)]).await.unwrap();
+        assert!(anna[0].deleted && anna[0].first_name.is_empty());
+        assert_eq!(
+            one,
+            read_models.conversation(room, FIRST).await.unwrap()[0].id
+        );
+        compare(read_models.as_ref(), &history.entries, true).await;
+    });
+}
+
+#[test]
+fn dead_letters_about_somebody_who_is_erased_lose_what_they_say() {
+    on_every_stack(async |_, read_models| {
+        let letter = |position: u64, subject: String, payload: String| DeadLetter {
+            position: Position::new(position),
+            subject,
+            payload: payload.into_bytes(),
+            reason: "because of Anna".to_owned(),
+        };
+        let about = |number: u8| format!("{{\"author\":\"{}\"}}", user(number));
+        let letters = |first: u64| {
+            [
+                letter(first, format!("chat.user.{}", user(0)), "{".to_owned()),
+                letter(first + 1, "chat.room.x".to_owned(), about(0)),
+                letter(first + 2, "chat.room.x".to_owned(), about(1)),
+            ]
+        };
+        // Given dead letters about Anna and Bela, and more of them after Anna was erased.
+        let mut history = History::default();
+        history.create(0);
+        for letter in letters(10) {
+            read_models.set_aside(&letter).await.unwrap();
+        }
+        history.erase(0);
+        apply_all(read_models.as_ref(), &history).await;
+        for letter in letters(20) {
+            read_models.set_aside(&letter).await.unwrap();
+        }
+
+        // Then hers say only where they stand, and Bela's all.
+        let kept = read_models.dead_letters(Position::ZERO, 10).await.unwrap();
+        assert_eq!(kept.len(), 6);
+        for (kept, before) in kept.iter().zip([letters(10), letters(20)].concat()) {
+            let is_hers = before.position.get() % 10 < 2;
+            assert_eq!(
+                (kept.position, &kept.subject),
+                (before.position, &before.subject)
+            );
+            assert_eq!(kept.payload.is_empty(), is_hers, "{kept:?}");
+            assert_eq!(kept.reason != before.reason, is_hers, "{kept:?}");
+        }
+    });
+}
+
+#[test]
+fn somebody_with_a_hundred_thousand_messages_is_erased() {
+    on_every_stack(async |_, read_models| {
+        let mut history = History::default();
+        history.initiate(0, 0);
+        history.initiate(1, 0);
+        for number in 0..100_000_u32 {
+            history.post(room(number as usize % 2, 0), 0, "mine");
+        }
+        history.post(room(0, 0), 1, "mine not");
+        apply_all(read_models.as_ref(), &history).await;
+        let found = read_models.search(user(0), search_for("mine", 10)).await;
+        assert_eq!(found.unwrap().len(), 10);
+
+        history.erase(0);
+        apply_all(read_models.as_ref(), &history).await;
+        read_models.purge().await.unwrap();
+
+        let found = read_models.search(user(0), search_for("mine", 10)).await;
+        assert_eq!(found.unwrap().len(), 1);
+        let mut snapshot = read_models.snapshot().await.unwrap();
+        let (mut after, mut texts, mut messages) = (None, 0, 0);
+        loop {
+            let page = snapshot.messages(after, 10_000).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            messages += page.len();
+            texts += page.iter().filter(|message| message.text.is_some()).count();
+        }
+        assert_eq!((messages, texts), (100_001, 1));
     });
 }
 
@@ -901,6 +1070,13 @@ fn mongodb_answers_from_indexes_without_sorting_and_reads_little_more_than_it_re
             .await
             .unwrap();
         read_models.room_deletion(room(0, 0)).await.unwrap();
+        read_models.history(room(2, 0), id(1_000)).await.unwrap();
+        let nothing = Timestamp::from_millis(0).unwrap();
+        let room_type = RoomType::ConsumerToConsumer;
+        read_models
+            .expirable(room_type, nothing, None, 10)
+            .await
+            .unwrap();
         read_models
             .position_of_key(uuid::Uuid::nil())
             .await
@@ -910,6 +1086,8 @@ fn mongodb_answers_from_indexes_without_sorting_and_reads_little_more_than_it_re
         let mut history = history;
         history.post(room(2, 0), 1, "text");
         history.read(room(2, 0), 2, None);
+        history.edit(room(2, 0), id(1_010), 1, "text");
+        history.expire(room(2, 0), id(20));
         history.delete_message(room(2, 0), id(1_000));
         apply_all(&read_models, &history).await;
         server.run_command(doc! { "profile": 0 }).await.unwrap();

@@ -209,6 +209,19 @@ impl TestClient {
         self.send(Method::GET, &path, None).await
     }
 
+    /// `PATCH /room/:roomId/message/:messageId`
+    pub async fn edit(&self, room: &str, message: &str, text: &str) -> Answer {
+        let path = format!("/room/{room}/message/{message}");
+        let body = json!({"messageText": text});
+        self.send(Method::PATCH, &path, Some(body)).await
+    }
+
+    /// `GET /room/:roomId/message/:messageId/history`
+    pub async fn history(&self, room: &str, message: &str) -> Answer {
+        let path = format!("/room/{room}/message/{message}/history");
+        self.send(Method::GET, &path, None).await
+    }
+
     /// `GET /search` with these parameters, which are encoded here.
     ///
     /// # Panics
@@ -242,6 +255,25 @@ impl TestClient {
     pub async fn delete_message(&self, message: &str) -> Answer {
         self.send(Method::DELETE, &format!("/delete/message/{message}"), None)
             .await
+    }
+
+    /// `POST /users/:id/erase`
+    pub async fn erase_user(&self, user: &str) -> Answer {
+        let path = format!("/users/{user}/erase");
+        self.send(Method::POST, &path, None).await
+    }
+
+    /// `PUT /room/:roomId/hold`
+    pub async fn hold(&self, room: &str, reason: &str) -> Answer {
+        let path = format!("/room/{room}/hold");
+        let body = json!({"reason": reason});
+        self.send(Method::PUT, &path, Some(body)).await
+    }
+
+    /// `DELETE /room/:roomId/hold`
+    pub async fn release(&self, room: &str) -> Answer {
+        let path = format!("/room/{room}/hold");
+        self.send(Method::DELETE, &path, None).await
     }
 
     /// `GET /changes`; `query` is empty or like `after=POSITION&wait=5`.

@@ -368,9 +368,12 @@ async fn the_tutorials_walk_through(stack: Stack) {
     let m3 = seen["m3"].to_owned();
     seen.check(&anyone.delete_message(&m3).await.ok(), &gone(1));
     seen.check(&anyone.delete_message(&m3).await.ok(), &gone(0));
+    let mut read = read;
+    read[2]["message"]["messageText"] = "".into();
+    read[2]["deleted"] = true.into();
     seen.check(
         &clients["grace"].conversation(&room, "").await.ok(),
-        &page(&read[..2], &members),
+        &page(&read, &members),
     );
     let readers = [
         ("grace", Some(grace()), "m2-posted"),
@@ -876,17 +879,109 @@ async fn a_rooms_pages_run_from_the_newest_and_read_from_the_oldest(stack: Stack
         assert_eq!(refused.wrong_fields(), errors, "{query}");
     }
 
-    // A deleted message leaves no hole.
+    // A deleted message keeps its place, without its text.
     let _ = stack.client().delete_message(&all[100]).await.ok();
-    assert_eq!(get("limit=3").await, [&all[99][..], &all[101], &all[102]]);
+    assert_eq!(get("limit=3").await, paged(0, 3));
     assert_eq!(
         get(&format!("before={}&limit=1", all[101])).await,
-        [&all[99][..]]
+        [&all[100][..]]
     );
     assert_eq!(
         get(&format!("after={}&limit=1", all[99])).await,
-        [&all[101][..]]
+        [&all[100][..]]
     );
+    let answer = reader.conversation(&room, "limit=3").await.ok();
+    let [deleted, other] = [0, 1].map(|index| &answer["conversation"][index]);
+    assert_eq!(deleted["deleted"], true);
+    assert_eq!(deleted["message"]["messageText"], "");
+    assert_eq!(other.get("deleted"), None);
+}
+
+async fn a_message_keeps_all_that_it_has_said(stack: Stack) {
+    let stack = stack.with_positions();
+    let ada = stack.person("Ada").await;
+    let grace = stack.person("Grace").await;
+    let eve = stack.person("Eve").await;
+    let room = room_of(&ada, &[&grace]).await;
+    let other = room_of(&ada, &[&eve]).await;
+    let post = ada.client.post(&room, "frist").await.ok();
+    let message = post["post"]["postId"].as_str().unwrap();
+    for text in ["fist", "first"] {
+        let edited = ada.client.edit(&room, message, text).await.ok();
+        assert_eq!(edited["edit"]["message"]["messageText"], text);
+    }
+
+    // Everywhere the newest text, and when it was edited.
+    let read = grace.client.conversation(&room, "").await.ok();
+    let recent = grace.client.conversations("").await.ok();
+    for shown in [&read["conversation"][0], &recent["conversation"][0]] {
+        assert_eq!(shown["message"]["messageText"], "first");
+        assert!(shown["editedAt"].is_string(), "{shown}");
+        for absent in ["deleted", "expired", "erased"] {
+            assert_eq!(shown.get(absent), None);
+        }
+    }
+    for (word, expected) in [("first", 1), ("frist", 0)] {
+        let found = grace.client.search(&[("q", word)]).await.ok();
+        assert_eq!(found["messages"].as_array().unwrap().len(), expected);
+    }
+
+    // And all of it, for members, by its own room's name.
+    let mut version = json!({
+        "message": {"messageText": "frist"},
+        "postedByUserId": ada.id,
+        "at": "<date>",
+    });
+    let mut history = json!({
+        "_id": message,
+        "chatRoomId": room,
+        "postedByUser": null,
+        "versions": [version.clone()],
+    });
+    for text in ["fist", "first"] {
+        version["message"]["messageText"] = text.into();
+        history["versions"]
+            .as_array_mut()
+            .unwrap()
+            .push(version.clone());
+    }
+    let found = grace.client.history(&room, message).await.ok();
+    let pattern = json!({"success": true, "history": history});
+    Shapes::new().check(&without_author(&found), &without_author(&pattern));
+    let unknown = "No message exists for this id";
+    for (room, message) in [(&other, message), (&room, "x"), (&room, "00000000ffffffff")] {
+        ada.client
+            .history(room, message)
+            .await
+            .refused(404, unknown);
+    }
+    let nowhere = ada.client.history(&"f".repeat(32), message).await;
+    nowhere.refused(404, "No room exists for this id");
+    let outsider = eve.client.history(&room, message).await;
+    outsider.refused(403, "only members of the room may do this");
+
+    // Once it is deleted, that, and by whom, without any of its texts.
+    let _ = stack.client().delete_message(message).await.ok();
+    let found = grace.client.history(&room, message).await.ok();
+    assert_eq!(found["history"]["deleted"], true);
+    assert!(found["history"]["goneAt"].is_string());
+    let versions = found["history"]["versions"].as_array().unwrap();
+    assert_eq!(versions.len(), 3);
+    assert!(
+        versions
+            .iter()
+            .all(|version| version.get("message").is_none())
+    );
+}
+
+/// Who wrote it is checked elsewhere.
+fn without_author(answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    answer["history"]
+        .as_object_mut()
+        .unwrap()
+        .remove("postedByUser");
+    answer
 }
 
 async fn the_list_of_conversations_has_the_newest_first(stack: Stack) {
@@ -1250,6 +1345,7 @@ on_every_stack!(
     fields_come_as_json_or_forms_and_wrong_ones_are_named,
     what_the_tutorial_let_pass_is_refused,
     a_rooms_pages_run_from_the_newest_and_read_from_the_oldest,
+    a_message_keeps_all_that_it_has_said,
     the_list_of_conversations_has_the_newest_first,
     receipts_say_who_read_what_and_when,
     who_leaves_is_missed_but_what_was_said_stays,

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every route of the contract and of Hansard's own, with the statuses that the other suites see.
-const OPERATIONS: [(&str, &str, &[u16]); 21] = [
+const OPERATIONS: [(&str, &str, &[u16]); 17] = [
     ("post", "/login/{userId}", &[200, 400, 404, 503]),
     ("get", "/users", &[200, 400, 401, 503]),
     ("post", "/users", &[200, 400, 401, 403, 413, 415, 422, 503]),
@@ -52,6 +52,11 @@ const OPERATIONS: [(&str, &str, &[u16]); 21] = [
     ),
     ("get", "/room", &[200, 400, 401, 403, 404, 503]),
     ("get", "/room/{roomId}", &[200, 400, 401, 403, 404, 503]),
+    (
+        "get",
+        "/room/{roomId}/message/{messageId}/history",
+        &[200, 400, 401, 403, 404, 503],
+    ),
     ("get", "/search", &[200, 400, 401, 403, 404, 503]),
     (
         "put",
@@ -61,7 +66,7 @@ const OPERATIONS: [(&str, &str, &[u16]); 21] = [
     (
         "delete",
         "/delete/room/{roomId}",
-        &[200, 400, 401, 403, 422, 503],
+        &[200, 400, 401, 403, 409, 422, 503],
     ),
     (
         "delete",
@@ -334,6 +339,20 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
                 anyone.conversation(&room, "").await,
                 eve.client.conversation(&room, "").await,
                 client.conversation(&nobody, "").await,
+            ],
+        ),
+        (
+            "get",
+            "/room/{roomId}/message/{messageId}/history",
+            vec![
+                client.history(&room, &message).await,
+                client
+                    .with_header("hansard-position", "x")
+                    .history(&room, &message)
+                    .await,
+                anyone.history(&room, &message).await,
+                eve.client.history(&room, &message).await,
+                client.history(&room, "x").await,
             ],
         ),
         (

@@ -65,7 +65,8 @@ async fn the_record_is_proven_from_outside(stack: Stack) {
 
     let (code, key, errors) = outcome(stack.hansard(&["tree", "key"]));
     assert_eq!(code, Some(0), "{errors}");
-    let key = key.trim();
+    let key = key.trim().to_owned();
+    let key = key.as_str();
     let (_, pem, _) = outcome(stack.hansard(&["tree", "key", "--pem"]));
     assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{pem}");
 

@@ -41,7 +41,7 @@ async fn read_models_are_verified_while_they_are_used(stack: Stack) {
         told.starts_with("no difference up to position 00"),
         "{told}"
     );
-    let compared = "compared 2 users, 1 rooms, 2 members with their recent rooms and unread counts, \
+    let compared = "compared 2 users, 0 erasures, 1 rooms, 2 members with their recent rooms and unread counts, \
                     5 messages, 0 edits, 1 marks, 0 keys";
     assert!(told.contains(compared), "{told}");
 

@@ -3,12 +3,12 @@
 
 mod support;
 
-use events::Position;
+use events::{Event, Position};
 use mongodb::bson::{Document, doc};
 use proptest::test_runner::{Config, TestRunner};
-use read_models::{Batch, Checksums, DeadLetter, Projection};
+use read_models::{Batch, Checksums, DeadLetter, Entry, Fence, Left, Page, PageStart, Projection};
 use support::history::{self, History, room, user};
-use support::record::{Record, compared, incarnation, verified};
+use support::record::{Record, compared, compared_without, incarnation, verified};
 use support::{Store, batch, removal};
 use tokio::runtime::Runtime;
 use verify::{Kind, Options, VerifyError};
@@ -33,6 +33,11 @@ fn told() -> History {
     history.push(0, None, None, history::user_deleted(3)); // 16
     history.post(room(2, 0), 1, "elsewhere"); // 17
     history.read(one, 1, Some(first)); // 18: read before
+    history.edit(one, first, 0, "first, edited"); // 19
+    let old = history.post(room(2, 0), 2, "expires"); // 20
+    history.expire(room(2, 0), old); // 21
+    history.post(room(2, 0), 2, "is erased"); // 22
+    history.erase(2); // 23
     history
 }
 
@@ -167,7 +172,7 @@ fn everything_that_can_be_wrong() -> Vec<Wrong> {
             &["room ", "is in the log, but not stored"],
         ),
         wrong(
-            "INSERT INTO rooms SELECT 99, x'ff000000000000000000000000000000', type, 98, 1 FROM rooms
+            "INSERT INTO rooms SELECT 99, x'ff000000000000000000000000000000', type, NULL, 98, 1 FROM rooms
              WHERE position = 6",
             "rooms",
             doc! { "_id": "ff000000000000000000000000000000" },
@@ -242,11 +247,11 @@ fn everything_that_can_be_wrong() -> Vec<Wrong> {
             "UPDATE messages SET deleted_at = 14 WHERE id = 11",
             "messages",
             doc! { "_id": 11_i64 },
-            set("deletedAt", 14_i64.into()),
+            set("deletion.position", 14_i64.into()),
             &["message 000000000000000b: the position of its deletion is 000000000000000e"],
         ),
         wrong(
-            "UPDATE messages SET text = NULL, deleted_at = 10 WHERE id = 9",
+            "UPDATE messages SET text = NULL, deleted_at = 10, deleted_on = 0 WHERE id = 9",
             "messages",
             doc! { "_id": 9_i64 },
             set("deleted", true.into()),
@@ -260,14 +265,105 @@ fn everything_that_can_be_wrong() -> Vec<Wrong> {
             &["message 0000000000000009: is in the log, but not stored"],
         ),
         wrong(
-            "INSERT INTO messages SELECT 8, room, author, text, created_at, 10 FROM messages WHERE id = 11",
+            "INSERT INTO messages SELECT 8, room, author, text, created_at, NULL, 10, 0, NULL FROM messages WHERE id = 11",
             "messages",
             doc! { "_id": 8_i64 },
             doc! { "$set": {
                 "room": &one, "author": id(0), "createdAt": mongodb::bson::DateTime::from_millis(0),
-                "deleted": true, "deletedAt": 10_i64,
+                "deleted": true, "deletion": {
+                    "position": 10_i64, "at": mongodb::bson::DateTime::from_millis(0),
+                },
             } },
             &["message 0000000000000008: is stored, but the log gives none"],
+        ),
+        wrong(
+            "UPDATE messages SET text = 'expires' WHERE id = 20",
+            "messages",
+            doc! { "_id": 20_i64 },
+            set("text", "expires".into()),
+            &["message 0000000000000014: the text is there, should be gone"],
+        ),
+        wrong(
+            "UPDATE messages SET text = 'is erased' WHERE id = 22",
+            "messages",
+            doc! { "_id": 22_i64 },
+            set("text", "is erased".into()),
+            &["message 0000000000000016: the text is there, should be gone"],
+        ),
+        wrong(
+            "UPDATE messages SET edit = NULL WHERE id = 9",
+            "messages",
+            doc! { "_id": 9_i64 },
+            doc! { "$unset": { "edit": "" } },
+            &["message 0000000000000009: the position of the newest edit is none, should be 0000000000000013"],
+        ),
+        wrong(
+            "UPDATE messages SET deleted_on = 0 WHERE id = 11",
+            "messages",
+            doc! { "_id": 11_i64 },
+            set("deletion.at", date(0)),
+            &["message 000000000000000b: the time of its deletion is 1970"],
+        ),
+        wrong(
+            "UPDATE messages SET deleted_by = NULL WHERE id = 11",
+            "messages",
+            doc! { "_id": 11_i64 },
+            doc! { "$unset": { "deletion.by": "" } },
+            &["message 000000000000000b: who is behind its deletion is none, should be 02"],
+        ),
+        wrong(
+            "UPDATE rooms SET expired = 17 WHERE position = 7",
+            "rooms",
+            doc! { "_id": room(2, 0).to_string() },
+            set("expired", 17_i64.into()),
+            &["the last message whose text has expired is 0000000000000011, should be 0000000000000014"],
+        ),
+        // Edits.
+        wrong(
+            "UPDATE edits SET text = 'something else' WHERE position = 19",
+            "edits",
+            doc! { "_id": 19_i64 },
+            set("text", "something else".into()),
+            &["edit 0000000000000013: the edited text is not the one in the log"],
+        ),
+        wrong(
+            "UPDATE edits SET at = 0 WHERE position = 19",
+            "edits",
+            doc! { "_id": 19_i64 },
+            set("at", date(0)),
+            &["edit 0000000000000013: the time of the edit is 1970"],
+        ),
+        wrong(
+            "UPDATE edits SET message = 12 WHERE position = 19",
+            "edits",
+            doc! { "_id": 19_i64 },
+            set("message", 12_i64.into()),
+            &["edit 0000000000000013: the message is 000000000000000c"],
+        ),
+        wrong(
+            "INSERT INTO edits SELECT 18, room, message, author, text, at FROM edits WHERE position = 19",
+            "edits",
+            doc! { "_id": 18_i64 },
+            doc! { "$set": {
+                "room": &one, "message": 9_i64, "author": id(0), "text": "first",
+                "at": mongodb::bson::DateTime::from_millis(0),
+            } },
+            &["edit 0000000000000012: is stored, but the log gives none"],
+        ),
+        // Erasures.
+        wrong(
+            "DELETE FROM erasures",
+            "erasures",
+            doc! { "_id": id(2) },
+            removal(),
+            &["erasure 00", "is in the log, but not stored"],
+        ),
+        wrong(
+            "UPDATE erasures SET position = 20",
+            "erasures",
+            doc! { "_id": id(2) },
+            set("position", 20_i64.into()),
+            &["erasure 00", "position is 0000000000000014, should be 0000000000000017"],
         ),
         // Marks, which unread counts and receipts come from.
         wrong(
@@ -437,9 +533,10 @@ fn only_so_many_differences_are_listed_and_all_are_counted() {
             .await
             .unwrap();
         assert_eq!(report.differences.len(), 3);
-        // 4 users, 4 rooms, 8 members less those of the deleted room, 4 messages, 1 mark, 1 key.
-        assert_eq!(report.differing, 4 + 4 + 6 + 4 + 1 + 1, "{report}");
-        assert!(report.to_string().contains("\nand 17 more\n"), "{report}");
+        // 4 users, 1 erasure, 4 rooms, 8 members less those of the deleted room, 6 messages, 1 edit, 1 mark,
+        // 1 key.
+        assert_eq!(report.differing, 4 + 1 + 4 + 6 + 6 + 1 + 1 + 1, "{report}");
+        assert!(report.to_string().contains("\nand 21 more\n"), "{report}");
         // What is not projected yet is no difference.
         history.create(0);
         let record = Record::of(&history.entries);
@@ -614,8 +711,12 @@ fn a_snapshot_reads_the_same_in_pages_of_any_size_and_from_every_store() {
             from_every_store.push(all);
             store.remove().await;
         }
-        // 4 users, 4 rooms, 6 members, 4 messages, a mark, a key, 2 dead letters and the checkpoint.
-        assert_eq!(from_every_store[0].len(), 4 + 4 + 6 + 4 + 1 + 1 + 2 + 1);
+        // 4 users, an erasure, 4 rooms, 6 members, 6 messages, an edit, a mark, a key, 2 dead letters and the
+        // checkpoint.
+        assert_eq!(
+            from_every_store[0].len(),
+            4 + 1 + 4 + 6 + 6 + 1 + 1 + 1 + 2 + 1
+        );
         assert!(
             from_every_store
                 .iter()
@@ -677,4 +778,60 @@ fn checksums_of_any_history_are_the_same_from_every_store() {
             Ok(())
         })
         .unwrap();
+}
+
+/// The history as it is decoded once Anna's key is destroyed.
+fn without_her_texts(entries: &[Entry]) -> Vec<Entry> {
+    let mut entries = entries.to_vec();
+    for entry in &mut entries {
+        match &mut entry.envelope.event {
+            Event::UserCreated(event) if event.user_id == user(0) => event.names = None,
+            Event::MessagePosted(event) if event.author == user(0) => event.message_text = None,
+            Event::MessageEdited(event) if event.author == user(0) => event.message_text = None,
+            _ => {}
+        }
+    }
+    entries
+}
+
+#[test]
+fn a_text_whose_key_was_destroyed_ahead_of_the_event_that_says_so_may_be_there_or_not() {
+    Runtime::new().unwrap().block_on(async {
+        // Given a log in which nobody has been erased, and read models from before and from after the
+        // destruction of a key.
+        let entries = &told().entries[..19];
+        let record = Record::of(entries);
+        let options = Options::default();
+        let destroyed = [user(0)];
+        for (projected, left) in [
+            (entries.to_vec(), Left::Text),
+            (without_her_texts(entries), Left::Erased),
+        ] {
+            for store in Store::all() {
+                let read_models = store.open().await;
+                read_models.prepare().await.unwrap();
+                let batch = Batch {
+                    incarnation: incarnation(),
+                    up_to: entries[18].position,
+                    entries: projected.clone(),
+                    fence: Fence::default(),
+                };
+                read_models.apply(&batch).await.unwrap();
+
+                // Then both are right once the key is destroyed, and only what has the texts before.
+                let after = compared_without(&destroyed, &record, read_models.as_ref(), &options);
+                let after = after.await.unwrap();
+                assert!(after.is_equal(), "{after}");
+                let before = compared(&record, read_models.as_ref(), &options).await;
+                assert_eq!(before.unwrap().is_equal(), left == Left::Text);
+                let first = Page {
+                    start: PageStart::Number(0),
+                    limit: 1,
+                };
+                let page = read_models.conversation(room(0, 0), first).await.unwrap();
+                assert_eq!(page[0].left, left);
+                store.remove().await;
+            }
+        }
+    });
 }

@@ -6,33 +6,59 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::failure;
+use super::{SqliteReadModels, failure};
 use crate::ReadModelError;
 
-/// See [`crate::Projection::purge`].
-pub(super) fn purge(connection: &mut Connection) -> Result<(), ReadModelError> {
-    let unpurged: Option<i64> = connection
+/// Pages of the index that are merged at a time: the projection and its heartbeat wait no longer than that takes.
+const PAGES: i64 = 500;
+
+impl SqliteReadModels {
+    /// See [`crate::Projection::purge`].
+    pub(super) async fn purge_files(&self) -> Result<(), ReadModelError> {
+        let Some(unpurged) = self.write(|connection| unpurged(connection)).await? else {
+            return Ok(());
+        };
+        // Negative the first time: everything is to be merged into one part.
+        let mut pages = -PAGES;
+        while self
+            .write(move |connection| merge(connection, pages))
+            .await?
+        {
+            pages = PAGES;
+        }
+        self.write(move |connection| {
+            truncate_log(connection)?;
+            connection
+                .execute(
+                    "UPDATE checkpoint SET unpurged = NULL WHERE unpurged = ?1",
+                    params![unpurged],
+                )
+                .map_err(failure)?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The last batch that made texts go, unless that has been purged.
+fn unpurged(connection: &Connection) -> Result<Option<i64>, ReadModelError> {
+    let found = connection
         .query_row("SELECT unpurged FROM checkpoint", [], |row| row.get(0))
-        .optional()
-        .map_err(failure)?
-        .flatten();
-    let Some(unpurged) = unpurged else {
-        return Ok(());
-    };
+        .optional();
+    Ok(found.map_err(failure)?.flatten())
+}
+
+/// Merges a part of the index; `false` when there is nothing more to merge.
+fn merge(connection: &Connection, pages: i64) -> Result<bool, ReadModelError> {
+    let before = connection.total_changes();
     connection
         .execute(
-            "INSERT INTO message_words (message_words) VALUES ('optimize')",
-            [],
+            "INSERT INTO message_words (message_words, rank) VALUES ('merge', ?1)",
+            params![pages],
         )
         .map_err(failure)?;
-    truncate_log(connection)?;
-    connection
-        .execute(
-            "UPDATE checkpoint SET unpurged = NULL WHERE unpurged = ?1",
-            params![unpurged],
-        )
-        .map_err(failure)?;
-    Ok(())
+    // The statement itself counts as one.
+    Ok(connection.total_changes() - before >= 2)
 }
 
 /// Brings everything in the write-ahead log into the database and empties it.

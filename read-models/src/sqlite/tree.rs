@@ -25,16 +25,32 @@ impl SqliteTree {
         Self(connection)
     }
 
-    /// Runs something in a transaction, which is undone where it fails.
+    /// Looks something up, on one snapshot.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, TreeStoreError> {
+        self.run(TransactionBehavior::Deferred, work).await
+    }
+
+    /// Changes something, which is undone where it fails.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, TreeStoreError> {
+        self.run(TransactionBehavior::Immediate, work).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
+        behavior: TransactionBehavior,
         work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, TreeStoreError> {
         let connection = Arc::clone(&self.0);
         let outcome = blocking(move || {
             let mut connection = lock(&connection);
             let transaction = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .transaction_with_behavior(behavior)
                 .map_err(failure)?;
             match work(&transaction) {
                 Ok(value) => {
@@ -70,12 +86,12 @@ impl From<TreeStoreError> for Failure {
 #[async_trait]
 impl TreeStore for SqliteTree {
     async fn newest(&self) -> Result<Option<KeptTree>, TreeStoreError> {
-        self.run(|file| Ok(newest(file)?)).await
+        self.read(|file| Ok(newest(file)?)).await
     }
 
     async fn begin(&self, last: u32, log: &Incarnation) -> Result<KeptTree, TreeStoreError> {
         let log = log.clone();
-        self.run(move |file| {
+        self.write(move |file| {
             match newest(file)? {
                 Some(tree) if tree.number != last => return Ok(tree),
                 _ => {}
@@ -96,7 +112,7 @@ impl TreeStore for SqliteTree {
 
     async fn tiles(&self, tree: u32, ids: &BTreeSet<TileId>) -> Result<Tiles, TreeStoreError> {
         let ids = ids.clone();
-        self.run(move |file| {
+        self.read(move |file| {
             let mut tiles = Tiles::new();
             for id in ids {
                 if let Some(hashes) = tile(file, tree, id)? {
@@ -117,7 +133,7 @@ impl TreeStore for SqliteTree {
     ) -> Result<bool, TreeStoreError> {
         let tiles = tiles.clone();
         let (from, to) = (stored(from)?, stored(to)?);
-        self.run(move |file| {
+        self.write(move |file| {
             let grown = file.execute(
                 "UPDATE trees SET size = ?3 WHERE number = ?1 AND size = ?2",
                 params![tree, from, to],
@@ -143,7 +159,7 @@ impl TreeStore for SqliteTree {
     async fn add_head(&self, tree: u32, head: &TreeHead) -> Result<(), TreeStoreError> {
         let head = head.clone();
         let size = stored(head.size)?;
-        self.run(move |file| {
+        self.write(move |file| {
             file.execute(
                 "INSERT INTO tree_heads (tree, size, note) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
                 params![tree, size, head.note],
@@ -159,7 +175,7 @@ impl TreeStore for SqliteTree {
     }
 
     async fn latest_head(&self, tree: u32) -> Result<Option<String>, TreeStoreError> {
-        self.run(move |file| {
+        self.read(move |file| {
             let note = file.query_row(
                 "SELECT note FROM tree_heads WHERE tree = ?1 ORDER BY size DESC LIMIT 1",
                 [tree],
@@ -177,7 +193,7 @@ impl TreeStore for SqliteTree {
         limit: u32,
     ) -> Result<Vec<String>, TreeStoreError> {
         let after = stored(after)?;
-        self.run(move |file| {
+        self.read(move |file| {
             let notes = file
                 .prepare_cached(
                     "SELECT note FROM tree_heads WHERE tree = ?1 AND size > ?2 ORDER BY size LIMIT ?3",

@@ -1,22 +1,50 @@
 //! Which events a replay is about.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use event_log::{Filter, Position, Recorded};
-use events::{Envelope, Event, RoomId, Timestamp, UserId};
+use events::{DecodeError, Envelope, Event, RoomId, Timestamp, UserId};
 
-/// Which events to replay; what is `None` does not restrict them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Which events to replay; what is `None` or empty does not restrict them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayFilter {
-    /// Those of this room: its lifecycle and its timeline.
+    /// Those of this room: its lifecycle, its timeline and its legal holds.
     pub room: Option<RoomId>,
     /// Those that this user caused, or that are about this user.
     pub user: Option<UserId>,
+    /// Those of these types.
+    pub types: Vec<EventType>,
     /// Those not before this.
     pub from: Option<Bound>,
     /// Those not after this.
     pub to: Option<Bound>,
+}
+
+/// One of [`Event::TYPES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventType(&'static str);
+
+/// The text names no type of events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a type of events: there are {}", Event::TYPES.join(", "))]
+pub struct InvalidEventType;
+
+impl FromStr for EventType {
+    type Err = InvalidEventType;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEventType> {
+        let mut types = Event::TYPES.iter();
+        let known = types.find(|known| **known == text);
+        known.copied().map(Self).ok_or(InvalidEventType)
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
 }
 
 /// Where a part of the log begins or ends; the bound itself belongs to the part.
@@ -90,6 +118,22 @@ impl ReplayFilter {
         Ok(())
     }
 
+    /// Each condition's name and value.
+    pub fn conditions(&self) -> BTreeMap<String, String> {
+        let types: Vec<&str> = self.types.iter().map(|it| it.0).collect();
+        let conditions = [
+            ("room", self.room.map(|room| room.to_string())),
+            ("user", self.user.map(|user| user.to_string())),
+            ("type", (!types.is_empty()).then(|| types.join(","))),
+            ("from", self.from.map(|from| from.to_string())),
+            ("to", self.to.map(|to| to.to_string())),
+        ];
+        let given = conditions.into_iter();
+        given
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
+    }
+
     /// What to ask the log for.
     pub(crate) fn log_filter(&self) -> Filter {
         self.room.map_or(Filter::All, Filter::Room)
@@ -119,6 +163,23 @@ impl ReplayFilter {
             _ => true,
         };
         late_enough && early_enough
+    }
+
+    /// Whether an event of this type matches; `None` when nothing tells its type.
+    pub(crate) fn type_matches(&self, decoded: &Result<Envelope, DecodeError>) -> Option<bool> {
+        if self.types.is_empty() {
+            return Some(true);
+        }
+        let event_type = match decoded {
+            Ok(envelope) => envelope.event.type_name(),
+            Err(
+                DecodeError::UnknownType { event_type, .. }
+                | DecodeError::Data { event_type, .. }
+                | DecodeError::Sealed { event_type, .. },
+            ) => event_type,
+            Err(DecodeError::Envelope(_) | DecodeError::Misplaced { .. }) => return None,
+        };
+        Some(self.types.iter().any(|wanted| wanted.0 == event_type))
     }
 }
 

@@ -17,19 +17,35 @@ pub enum Format {
     /// null where they are gone for ever
     #[default]
     Jsonl,
-    /// One line a event for people to read: time stored, position, who, and what happened
+    /// One line an event for people to read: time stored, position, who, and what happened
     Text,
+    /// A conversation for each room, with names, as text
+    Transcript,
+    /// The same as a page that stands for itself, to look at in a browser or to print
+    Html,
 }
 
 impl Format {
-    /// Appends the event's line, with its end, to `buffer`.
-    pub(crate) fn write(self, selected: &Selected, buffer: &mut Vec<u8>) {
+    /// The media type of what is written.
+    pub(crate) fn media_type(self) -> &'static str {
         match self {
-            Self::Jsonl => write_json(selected, buffer),
-            Self::Text => write_text(selected, buffer),
+            Self::Jsonl => "application/x-ndjson",
+            Self::Text | Self::Transcript => "text/plain; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
         }
-        buffer.push(b'\n');
     }
+}
+
+/// Appends the event's line of JSON, with its end, to `buffer`.
+pub(crate) fn write_json_line(selected: &Selected, buffer: &mut Vec<u8>) {
+    write_json(selected, buffer);
+    buffer.push(b'\n');
+}
+
+/// Appends the event's line for people, with its end, to `buffer`.
+pub(crate) fn write_text_line(selected: &Selected, buffer: &mut Vec<u8>) {
+    write_text(selected, buffer);
+    buffer.push(b'\n');
 }
 
 /// One line of a replay.
@@ -122,7 +138,7 @@ fn text(text: Option<&String>) -> String {
 
 /// What happened, on one line. Names and texts are quoted in Rust's debug format, which escapes quotes and
 /// everything that is not visible: control characters, line ends, marks that reverse the direction.
-fn happened(envelope: &Envelope) -> String {
+pub(crate) fn happened(envelope: &Envelope) -> String {
     match &envelope.event {
         Event::UserCreated(event) => {
             let names = event.names.as_ref();

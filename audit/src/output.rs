@@ -33,9 +33,9 @@ impl Drop for Unfinished {
 }
 
 impl Output {
-    /// Opens the output: `None` is standard output.
+    /// Opens the output: `None`, or the path `-`, is standard output.
     pub(crate) async fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path else {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             return Ok(Self {
                 sink: Box::new(tokio::io::stdout()),
                 buffer: Vec::with_capacity(CHUNK),
@@ -68,7 +68,8 @@ impl Output {
         self.flush().await
     }
 
-    async fn flush(&mut self) -> anyhow::Result<bool> {
+    /// Passes on what was written. `false` when nobody reads the output any more.
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<bool> {
         let written = async {
             self.sink.write_all(&self.buffer).await?;
             self.sink.flush().await

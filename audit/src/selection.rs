@@ -1,6 +1,6 @@
 //! The events of the log that a filter selects, one at a time.
 
-use event_log::{Events, LogError, Position, Recorded, Tail};
+use event_log::{Events, LogError, Position, Recorded};
 use events::{DecodeError, Envelope, Event, PostedMessage, Subject, UserId};
 use futures::StreamExt;
 use keys::Record;
@@ -30,45 +30,51 @@ pub enum Step {
 pub struct Selection {
     record: Record,
     filter: ReplayFilter,
-    events: Events,
-    first: Option<Result<Recorded, LogError>>,
-    tail: Tail,
+    /// What is read next; `None` while the selection rests.
+    events: Option<Events>,
+    first: Option<Recorded>,
+    up_to: Position,
     position: Position,
     unattributed: u64,
 }
 
 impl Selection {
-    /// Begins a replay of what the log holds by now.
+    /// Begins a replay of what the log holds up to and with the position `up_to`.
     ///
     /// # Errors
     /// [`LogError`]: the log can't be read.
-    pub async fn start(record: Record, filter: ReplayFilter) -> Result<Self, LogError> {
-        let tail = record.log.tail().await?;
-        let mut events = record.log.read(filter.log_filter(), filter.after()).await?;
-        // So that a log that can't be read is known before anything is answered.
-        let first = match events.next().await {
-            Some(Err(error)) => return Err(error),
-            first => first,
-        };
-        Ok(Self {
+    pub async fn start(
+        record: Record,
+        filter: ReplayFilter,
+        up_to: Position,
+    ) -> Result<Self, LogError> {
+        let mut selection = Self {
+            position: filter.after(),
             record,
             filter,
-            events,
-            first,
-            tail,
-            position: filter.after(),
+            events: None,
+            first: None,
+            up_to,
             unattributed: 0,
-        })
+        };
+        // So that a log that can't be read is known before anything is answered.
+        selection.first = selection.read().await?;
+        Ok(selection)
     }
 
-    /// The positions between which the replay moves: the one before its first, and its last. What is
-    /// appended while it begins may lie behind the last.
+    /// The positions between which the replay moves: the one before its first, and its last.
     pub fn range(&self) -> (Position, Position) {
         let last = match self.filter.to {
-            Some(crate::Bound::Position(to)) => to.min(self.tail.last),
-            _ => self.tail.last,
+            Some(crate::Bound::Position(to)) => to.min(self.up_to),
+            _ => self.up_to,
         };
         (self.filter.after(), last)
+    }
+
+    /// Lets go of the log for a while: it bears a limited number of reads at once. The next step goes on where
+    /// this one ended.
+    pub fn rest(&mut self) {
+        self.events = None;
     }
 
     /// The position of the event read last.
@@ -76,8 +82,8 @@ impl Selection {
         self.position
     }
 
-    /// How many events were passed over because they can't be decoded, so that nothing tells whether they
-    /// concern the user that the filter names.
+    /// How many events were passed over because they can't be decoded, so that nothing tells whether they are
+    /// of the types, or concern the user, that the filter names.
     pub fn unattributed(&self) -> u64 {
         self.unattributed
     }
@@ -89,12 +95,12 @@ impl Selection {
     pub async fn step(&mut self) -> Result<Option<Step>, LogError> {
         let next = match self.first.take() {
             Some(first) => Some(first),
-            None => self.events.next().await,
+            None => self.read().await?,
         };
-        let Some(recorded) = next.transpose()? else {
+        let Some(recorded) = next else {
             return Ok(None);
         };
-        if self.filter.ends_before(recorded.position) {
+        if recorded.position > self.up_to || self.filter.ends_before(recorded.position) {
             return Ok(None);
         }
         self.position = recorded.position;
@@ -102,6 +108,14 @@ impl Selection {
             return Ok(Some(Step::Passed));
         }
         let decoded = self.record.decode(&recorded).await?;
+        match self.filter.type_matches(&decoded) {
+            Some(true) => {}
+            Some(false) => return Ok(Some(Step::Passed)),
+            None => {
+                self.unattributed += 1;
+                return Ok(Some(Step::Passed));
+            }
+        }
         if let Some(user) = self.filter.user
             && !self.is_about(user, &recorded, &decoded).await?
         {
@@ -125,6 +139,19 @@ impl Selection {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// The next event of the log, selected or not.
+    async fn read(&mut self) -> Result<Option<Recorded>, LogError> {
+        let events = match &mut self.events {
+            Some(events) => events,
+            None => {
+                let filter = self.filter.log_filter();
+                let reading = self.record.log.read(filter, self.position).await?;
+                self.events.insert(reading)
+            }
+        };
+        events.next().await.transpose()
     }
 
     async fn is_about(

@@ -5,20 +5,20 @@ mod support;
 
 use std::sync::Arc;
 
-use audit::{Bound, Format, ReplayArgs, Selection, Summary, replay};
+use audit::{Bound, Format, ReplayArgs, ReplayFilter, Selection, Summary, replay};
 use clap::Parser;
-use event_log::{Expect, NewEvent, SqliteLog};
-use events::{Envelope, Event, MessageDeleted, MessageId};
-use keys::Record;
+use event_log::{Expect, NewEvent, Position, SqliteLog};
+use events::{Encoded, Envelope, Event, MessageDeleted, MessageId};
+use keys::{Keyring, Record};
 use serde_json::Value;
 
 use support::*;
 
 /// The positions that a replay with these arguments has.
 async fn positions(args: ReplayArgs) -> Vec<u64> {
-    let mut selection = Selection::start(history().done().await, args.filter())
-        .await
-        .unwrap();
+    let record = history().done().await;
+    let end = position(u64::MAX);
+    let mut selection = Selection::start(record, args.filter(), end).await.unwrap();
     let mut positions = Vec::new();
     while let Some(selected) = selection.next().await.unwrap() {
         positions.push(selected.recorded.position.get());
@@ -126,7 +126,7 @@ async fn json_lines_hold_each_event_with_what_is_sealed_opened() {
     assert!(lines[0].starts_with(first), "{}", lines[0]);
     assert_eq!(
         summary.to_string(),
-        "replayed 11 events, read up to position 000000000000000b; 1 can't be decoded"
+        "read up to position 000000000000000b: replayed 11 events; 1 can't be decoded"
     );
 }
 
@@ -159,7 +159,7 @@ async fn what_cant_be_attributed_is_counted() {
         ..ReplayArgs::default()
     };
     let (_, summary) = written(&args, history().done().await).await;
-    assert_eq!((summary.events, summary.unattributed), (4, 1));
+    assert_eq!((summary.told.events, summary.told.unattributed), (4, 1));
     assert!(
         summary
             .to_string()
@@ -316,7 +316,11 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
         ),
         ("--from", "yesterday", "neither a time nor a position"),
         ("--to", "", "neither a time nor a position"),
-        ("--format", "xml", "[possible values: jsonl, text]"),
+        (
+            "--format",
+            "xml",
+            "[possible values: jsonl, text, transcript, html]",
+        ),
     ] {
         let error = Cli::try_parse_from(["replay", flag, value]).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
@@ -347,7 +351,7 @@ async fn a_real_log_is_replayed() {
         ..ReplayArgs::default()
     };
     let (text, summary) = written(&args, record.clone()).await;
-    assert_eq!(summary.events, 4);
+    assert_eq!(summary.told.events, 4);
     let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     let expected: Value = serde_json::from_slice(&history().events[5].payload).unwrap();
     assert_eq!(first["event"], expected);
@@ -372,5 +376,116 @@ async fn a_real_log_is_replayed() {
         user: Some(CARL),
         ..ReplayArgs::default()
     };
-    assert_eq!(written(&args, record).await.1.events, 4);
+    assert_eq!(written(&args, record).await.1.told.events, 4);
+}
+
+#[tokio::test]
+async fn by_type_nothing_else_is_replayed_and_what_has_no_type_is_counted() {
+    let types = |types: &[&str]| ReplayArgs {
+        types: types.iter().map(|it| it.parse().unwrap()).collect(),
+        ..ReplayArgs::default()
+    };
+    assert_eq!(positions(types(&["message.posted"])).await, [6, 7]);
+    let two = types(&["user.deleted", "conversation.read"]);
+    assert_eq!(positions(two.clone()).await, [9, 11]);
+    let (_, summary) = written(&two, history().done().await).await;
+    assert_eq!((summary.told.events, summary.told.unattributed), (2, 1));
+}
+
+#[tokio::test]
+async fn who_replays_is_recorded_first() {
+    let log = history();
+    let appended = Arc::clone(&log.appended);
+    let args = ReplayArgs {
+        room: Some(room()),
+        ..ReplayArgs::default()
+    };
+    written(&args, log.done().await).await;
+    let recorded = appended.lock().unwrap().pop().unwrap();
+    let envelope = Encoded::parse(&recorded.payload).unwrap();
+    let envelope = envelope.decode(None).unwrap();
+    let Event::AuditRead(read) = envelope.event else {
+        panic!("{envelope:?}")
+    };
+    assert_eq!(envelope.actor, None);
+    assert_eq!(read.what, "hansard replay");
+    assert_eq!(read.filter["room"], room().to_string());
+    let operator = read.operator.unwrap();
+    let (user, host) = operator.split_once('@').unwrap();
+    assert!(!user.is_empty() && !host.is_empty(), "{operator}");
+
+    // What can't be recorded is not read, unless it is said that it need not be.
+    let args = ReplayArgs {
+        output: Some("/dev/null".into()),
+        ..ReplayArgs::default()
+    };
+    let read_only = || GivenLog {
+        is_read_only: true,
+        ..history()
+    };
+    let refused = replay(&args, read_only().done().await).await.unwrap_err();
+    let refused = format!("{refused:#}");
+    assert!(refused.contains("so it is not read"), "{refused}");
+    let args = ReplayArgs {
+        unrecorded: true,
+        ..args
+    };
+    let summary = replay(&args, read_only().done().await).await.unwrap();
+    assert_eq!(summary.told.events, 11);
+}
+
+#[tokio::test]
+async fn a_reading_reads_what_was_there_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = SqliteLog::open(&directory.path().join("log.db")).await;
+    let record = Record::new(Arc::new(log.unwrap()), Keyring::in_memory());
+    for expected in ["", "1", "1 2"] {
+        let (text, _) = written(&ReplayArgs::default(), record.clone()).await;
+        let found: Vec<String> = text
+            .lines()
+            .map(|line| {
+                let line: Value = serde_json::from_str(line).unwrap();
+                assert_eq!(line["event"]["type"], "audit.read");
+                let position: Position = line["position"].as_str().unwrap().parse().unwrap();
+                position.get().to_string()
+            })
+            .collect();
+        assert_eq!(found.join(" "), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_watched_has_no_speed() {
+    let speed = |output: Option<&str>, format| ReplayArgs {
+        speed: Some("1".parse().unwrap()),
+        output: output.map(Into::into),
+        format,
+        ..ReplayArgs::default()
+    };
+    for (args, expected) in [
+        (
+            speed(Some("/dev/null"), Format::Text),
+            "--speed is for a terminal",
+        ),
+        (speed(Some("-"), Format::Html), "--speed is for lines"),
+    ] {
+        let refused = replay(&args, history().done().await).await.unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+}
+
+/// Reading on after a rest, from another reading of the log, changes nothing.
+#[tokio::test]
+async fn a_selection_that_rests_goes_on_where_it_was() {
+    let record = history().done().await;
+    let end = position(u64::MAX);
+    let mut selection = Selection::start(record, ReplayFilter::default(), end)
+        .await
+        .unwrap();
+    let mut found = Vec::new();
+    while let Some(selected) = selection.next().await.unwrap() {
+        found.push(selected.recorded.position.get());
+        selection.rest();
+    }
+    assert_eq!(found, (1..=11).collect::<Vec<_>>());
 }

@@ -3,9 +3,10 @@
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use events::{Authority, Caller, IdempotencyKey, UserType};
+use events::{Authority, Caller, IdempotencyKey};
 use platform::config::AuthMode;
 use platform::error::ApiError;
+use platform::role::Role;
 
 use crate::Options;
 
@@ -58,7 +59,7 @@ impl Options {
         }
         Ok(Caller {
             user: Some(claims.user),
-            authority: self.authority(claims.user_type),
+            authority: self.authority(claims.role),
         })
     }
 
@@ -73,26 +74,24 @@ impl Options {
             });
         }
         let claims = self.auth.bearer(headers)?;
-        // The firm's own back office may act with a support token that belongs to no user of the chat:
-        // somebody has to create the first one.
+        // The firm's own back office is no user of the chat.
         let exists = match self.commands.directory.user(claims.user).await? {
             Some(user) => !user.deleted,
-            None => claims.user_type == UserType::Support,
+            None => claims.role.stands_alone(),
         };
         if !exists {
             return Err(ApiError::invalid_token("the token's user does not exist"));
         }
         Ok(Caller {
             user: Some(claims.user),
-            authority: self.authority(claims.user_type),
+            authority: self.authority(claims.role),
         })
     }
 
-    fn authority(&self, user_type: UserType) -> Authority {
-        match (self.auth.mode(), user_type) {
-            (AuthMode::Open, _) => Authority::Open,
-            (AuthMode::Token, UserType::Support) => Authority::Support,
-            (AuthMode::Token, UserType::Consumer) => Authority::Own,
+    fn authority(&self, role: Role) -> Authority {
+        match self.auth.mode() {
+            AuthMode::Open => Authority::Open,
+            AuthMode::Token => role.authority(),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::reply::Reply;
         (status = 400, description = "a wrong header", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "a token is missing or bad (auth=token)", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "only members and support may (auth=token)", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "the room is under legal hold", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "the idempotency key was used for another request", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "the log is unavailable", body = Problem, content_type = "application/problem+json"),
     ),

@@ -4,7 +4,7 @@ use events::{RoomId, RoomType};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{Conversation, Edit, History, Message, Post, User};
+use crate::{Conversation, Edit, History, Message, Moment, Post, User};
 
 macro_rules! answer {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -138,6 +138,9 @@ answer!(
     RecentAnswer {
         /// One item for each of the caller's rooms that has a message, the newest first.
         conversation: Vec<Conversation>,
+        /// As of when, where that was asked for; otherwise absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        as_of: Option<Moment>,
     }
 );
 
@@ -148,6 +151,9 @@ answer!(
         conversation: Vec<Message>,
         /// The room's members.
         users: Vec<User>,
+        /// As of when, where that was asked for; otherwise absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        as_of: Option<Moment>,
     }
 );
 

@@ -19,8 +19,8 @@ pub use requests::{
     CreateUserBody, FieldErrors, HoldBody, InitiateBody, Limits, MarkReadBody, PostMessageBody,
 };
 pub use shapes::{
-    Conversation, ConversationReceipt, Edit, History, Message, MessageKind, MessageText, Post,
-    Receipt, User, Version,
+    Conversation, ConversationReceipt, Edit, History, Message, MessageKind, MessageText, Moment,
+    Post, Receipt, User, Version,
 };
 
 /// The API's description, OpenAPI 3.1 as JSON, generated from the routes' own code. Every service serves

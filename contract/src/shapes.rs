@@ -375,3 +375,16 @@ pub struct Conversation {
     #[schema(required = false)]
     pub erased: bool,
 }
+
+/// A moment of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Moment {
+    /// The position of the last event that had happened: asked for again, it gives the same answer.
+    #[schema(value_type = String, example = "000000000000002a")]
+    pub position: Position,
+    /// When that event was stored; absent where there is none at the position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub time: Option<Timestamp>,
+}

@@ -141,6 +141,22 @@ fn check(kind: &Kind, connection: &Connection, path: &Path) -> Result<(), LogErr
     Ok(())
 }
 
+/// Refuses a file that is something else, of a newer version, or empty.
+pub(crate) fn check_filled(
+    kind: &Kind,
+    connection: &Connection,
+    path: &Path,
+) -> Result<(), LogError> {
+    check(kind, connection, path)?;
+    match version(connection).map_err(|error| at(path, &error))? {
+        0 => Err(LogError::Unusable(format!(
+            "{} is empty; give another path",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }

@@ -941,6 +941,57 @@ mod sqlite_only {
     }
 
     #[tokio::test]
+    async fn a_copy_that_nobody_may_write_to_is_read_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let original = directory.path().join("log.db");
+        let log = SqliteLog::open(&original).await.unwrap();
+        for text in ["one", "two"] {
+            append(&log, Subject::RoomTimeline(room(1)), text).await;
+        }
+        let tail = log.tail().await.unwrap();
+        // A name that is not one in a URL.
+        let path = directory.path().join("a copy?#100%.db");
+        let connection = rusqlite::Connection::open(&original).unwrap();
+        connection
+            .execute("VACUUM INTO ?1", [path.to_str().unwrap()])
+            .unwrap();
+        drop((log, connection));
+        let refusal = |opened: Result<SqliteLog, LogError>| match opened {
+            Err(LogError::Unusable(reason)) => reason,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it was opened"),
+        };
+        let told = refusal(SqliteLog::open_copy(&path).await);
+        assert!(told.contains("can be written to"), "{told}");
+
+        let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+        permissions.set_readonly(true);
+        std::fs::set_permissions(&path, permissions).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let copy = SqliteLog::open_copy(&path).await.unwrap();
+        assert_eq!(copy.tail().await.unwrap(), tail);
+        assert_eq!(
+            texts(&copy, Filter::All, Position::ZERO).await,
+            ["one", "two"]
+        );
+        let new = NewEvent {
+            subject: Subject::RoomTimeline(room(1)),
+            deduplication_id: Uuid::new_v4(),
+            payload: Bytes::from_static(b"three"),
+        };
+        let refused = copy.append(new, Expect::Any).await.unwrap_err();
+        assert!(refused.to_string().contains("a copy"), "{refused}");
+        drop(copy);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+
+        // What has not been moved into the file yet would be left out.
+        let ahead = directory.path().join("a copy?#100%.db-wal");
+        std::fs::write(&ahead, "something").unwrap();
+        let told = refusal(SqliteLog::open_copy(&path).await);
+        assert!(told.contains("not the whole of a log"), "{told}");
+    }
+
+    #[tokio::test]
     async fn a_directory_that_can_not_be_written_is_named() {
         let url: LogUrl = "sqlite:log.db".parse().unwrap();
         let Err(error) = event_log::open(&url, Path::new("/proc/nowhere")).await else {

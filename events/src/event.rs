@@ -319,6 +319,23 @@ pub struct ConversationRead {
 }
 
 impl Event {
+    /// Every type, as it is written in the log.
+    pub const TYPES: &'static [&'static str] = &[
+        "user.created",
+        "user.deleted",
+        "user.erased",
+        "room.initiated",
+        "room.deleted",
+        "room.held",
+        "room.released",
+        "message.posted",
+        "message.edited",
+        "message.deleted",
+        "message.expired",
+        "conversation.read",
+        "audit.read",
+    ];
+
     /// The type as it is written in the log.
     pub const fn type_name(&self) -> &'static str {
         match self {

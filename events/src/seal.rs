@@ -121,10 +121,11 @@ impl DataKey {
         &self.0
     }
 
-    /// The key that it takes all of `keys` to have.
+    /// The key that it takes all of `keys` to have: opens what is sealed with all of them, and nothing else of
+    /// what is sealed with any of them.
     // SHA-256 can derive 32 bytes: the limit is 255 times that.
     #[allow(clippy::expect_used)]
-    fn derived_from(keys: &[Self]) -> Self {
+    pub fn derived_from(keys: &[Self]) -> Self {
         if let [key] = keys {
             return key.clone();
         }

@@ -725,7 +725,9 @@ async fn an_expired_token_closes_the_connection() {
     let gateway = Gateway::start(&test.record).await;
     let anna = user(&test.record, "Anna").await;
     let short = Duration::from_secs(2);
-    let token = gateway.auth.issue_for(anna, UserType::Consumer, short);
+    let token = gateway
+        .auth
+        .issue_for(anna, UserType::Consumer, None, short);
     let mut client = gateway.connect_with(&[]).await.unwrap();
     client.send(json!({"type": "auth", "token": token})).await;
     assert_eq!(client.next().await["type"], "authenticated");
@@ -734,7 +736,9 @@ async fn an_expired_token_closes_the_connection() {
 
     // A fresh one in time prolongs it.
     let mut client = gateway.connect_with(&[]).await.unwrap();
-    let token = gateway.auth.issue_for(anna, UserType::Consumer, short);
+    let token = gateway
+        .auth
+        .issue_for(anna, UserType::Consumer, None, short);
     for token in [token, gateway.token(anna)] {
         client.send(json!({"type": "auth", "token": token})).await;
         assert_eq!(client.next().await["type"], "authenticated");

@@ -1,9 +1,10 @@
 //! `hansard keys`: the keys that personal texts are sealed with, and the master key that they are wrapped with.
 
-use ::keys::{census, rotate};
+use ::keys::{Census, MasterId, census, rotate};
 use clap::Subcommand;
 use platform::Context;
-use platform::startup::open_keys;
+
+use crate::existing::open_existing_keys;
 
 /// What to do with the keys.
 #[derive(Debug, Subcommand)]
@@ -19,38 +20,47 @@ pub(crate) enum KeysCommand {
 }
 
 pub(crate) async fn keys(context: Context, command: &KeysCommand) -> anyhow::Result<()> {
-    let (store, masters) = open_keys(&context.config, &context.shutdown).await?;
+    let (store, masters) = open_existing_keys(&context).await?;
     if let KeysCommand::Rotate { new } = command {
         if *new {
             let added = masters.add().await?;
-            tracing::info!("master key {added} is now the first");
+            crate::print_line(&format!("master key {added} is made, and is the first"))?;
         }
         let rewrapped = rotate(store.as_ref(), &masters).await?;
-        crate::print_line(&format!("wrapped {rewrapped} keys anew"))?;
+        crate::print_line(&format!("keys wrapped anew: {rewrapped}"))?;
     }
     let census = census(store.as_ref()).await?;
-    let first = masters.ids().await?.first().copied();
-    for (master, count) in &census.wrapped {
-        let role = match Some(*master) == first {
-            true => "the first of the file",
-            false => "to be replaced by `hansard keys rotate`",
-        };
-        crate::print_line(&format!("master key {master}: {count} keys ({role})"))?;
-    }
-    crate::print_line(&format!("destroyed: {} keys", census.destroyed))?;
-    let others: Vec<String> = masters
-        .ids()
-        .await?
-        .iter()
-        .filter(|id| Some(**id) != first && !census.wrapped.contains_key(id))
-        .map(ToString::to_string)
-        .collect();
-    if !others.is_empty() {
-        crate::print_line(&format!(
-            "no key is wrapped with {} any more: remove it from the file once no older copy of the keys is \
-             needed",
-            others.join(", ")
-        ))?;
+    for line in report(&masters.ids().await?, &census) {
+        crate::print_line(&line)?;
     }
     Ok(())
+}
+
+/// What there is, by master key: `ids` are those of the file.
+fn report(ids: &[MasterId], census: &Census) -> Vec<String> {
+    let in_use = census.wrapped.keys().filter(|id| !ids.contains(id));
+    let mut unneeded = Vec::new();
+    let mut lines = Vec::new();
+    for id in ids.iter().chain(in_use) {
+        let count = census.wrapped.get(id).copied().unwrap_or_default();
+        let role = if ids.first() == Some(id) {
+            "the first of the file"
+        } else if !ids.contains(id) {
+            "NOT IN THE FILE: put it back, or these keys can't be used"
+        } else if count > 0 {
+            "`hansard keys rotate` wraps them with the first"
+        } else {
+            unneeded.push(id.to_string());
+            "not needed"
+        };
+        lines.push(format!("keys wrapped with {id}: {count} ({role})"));
+    }
+    lines.push(format!("keys destroyed: {}", census.destroyed));
+    if !unneeded.is_empty() {
+        lines.push(format!(
+            "remove {} from the master key file as soon as no older copy of the key store is to be restored",
+            unneeded.join(", ")
+        ));
+    }
+    lines
 }

@@ -3,6 +3,7 @@
 mod command;
 mod dead_letters;
 mod existing;
+mod export;
 mod healthcheck;
 mod keys;
 mod openapi;
@@ -11,6 +12,7 @@ mod rebuild;
 mod replay;
 mod serve;
 mod token;
+mod tree;
 mod verify;
 
 use std::io::Write;
@@ -44,6 +46,8 @@ enum Command {
     Serve,
     /// Replay events from the log, as they were recorded
     Replay(audit::ReplayArgs),
+    /// Export what happened in a room: one archive with the proof of it, which a stranger can verify
+    Export(export::ExportArgs),
     /// Make the read models anew from the log, while the present ones are read, and then read those
     Rebuild(rebuild::RebuildArgs),
     /// Look at the events that could not be projected, and try again
@@ -64,6 +68,9 @@ enum Command {
     /// Look at the keys that personal texts are sealed with, and change the master key
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// The Merkle tree over the log and the keys that its heads are signed with
+    #[command(subcommand)]
+    Tree(tree::TreeCommand),
     /// Print a token for a user, signed with the configured secret
     Token(token::TokenArgs),
     /// Print the API's description, OpenAPI 3.1 as JSON
@@ -79,6 +86,9 @@ pub fn run(cli: &Cli) -> ExitCode {
         None | Some(Command::Serve) => platform::run("hansard", args, serve::serve),
         Some(Command::Replay(replay)) => {
             platform::run("hansard", args, |context| replay::replay(context, replay))
+        }
+        Some(Command::Export(export)) => {
+            platform::run("hansard", args, |context| export::export(context, export))
         }
         Some(Command::Rebuild(rebuild)) => platform::run("hansard", args, |context| {
             rebuild::rebuild(context, rebuild)
@@ -99,6 +109,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Some(Command::Keys(command)) => {
             platform::run("hansard", args, |context| keys::keys(context, command))
         }
+        Some(Command::Tree(command)) => tree::tree(args, command),
         Some(Command::Token(token)) => platform::exit("hansard", token::print(args, token)),
         Some(Command::Openapi) => platform::exit("hansard", openapi::print()),
         Some(Command::Healthcheck(check)) => platform::exit("hansard", healthcheck::check(check)),

@@ -44,7 +44,7 @@ impl Modify for Tokens {
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
             .description(Some(
-                "HS256 over `{userId, userType, iat, exp}`. With auth=open, `POST /login/{userId}` issues one.",
+                "HS256 over `{userId, userType, role, iat, exp}`; `role` may be absent. With auth=open, `POST /login/{userId}` issues one.",
             ))
             .build();
         openapi
@@ -90,6 +90,7 @@ async fn describe() -> anyhow::Result<String> {
     let log = event_log::open(&LogUrl::Sqlite("log.db".into()), directory.path()).await?;
     let url = ReadModelsUrl::Sqlite("read.db".into());
     let catalogue = read_models::open(&url, directory.path()).await?;
+    let tree = catalogue.tree();
     let read_models: Arc<dyn ReadModels> = Arc::new(Live::new(catalogue));
 
     let stopped = CancellationToken::new();
@@ -114,6 +115,7 @@ async fn describe() -> anyhow::Result<String> {
         query_api::Options {
             read_models,
             progress,
+            past: record.clone().into(),
             auth: auth.clone(),
         },
         gateway_ws::Options {
@@ -127,6 +129,8 @@ async fn describe() -> anyhow::Result<String> {
         },
         audit::Options {
             record: record.into(),
+            tree,
+            keys: Vec::new(),
             auth,
         },
     );

@@ -6,6 +6,7 @@ use command_api::Options as Commands;
 use directory::Directory;
 use gateway_ws::Limits;
 use platform::Context;
+use platform::signing::known_public_keys;
 use platform::startup::{Interrupted, prepare_catalogue};
 use query_api::Options as Queries;
 use read_models::Progress;
@@ -44,6 +45,17 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     });
     let status = projector::Status::default();
     status.report_to(&context.health, config.max_lag());
+    let proof = notary::Status::default();
+    proof.report_to(&context.health);
+    let notary = notary::Options::of(
+        &config,
+        Arc::clone(&record.log),
+        catalogue.tree(),
+        proof,
+        projector::DRAIN,
+    )?;
+    let keeping = tokio::spawn(notary::keep(notary, requests_done.clone()));
+    let tree = catalogue.tree();
     let projecting = stop_on_error(
         &context.shutdown,
         projector::run(
@@ -76,6 +88,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         Queries {
             read_models,
             progress,
+            past: record.clone().into(),
             auth: auth.clone(),
         },
         gateway_ws::Options {
@@ -89,6 +102,8 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
         },
         audit::Options {
             record: record.into(),
+            tree,
+            keys: known_public_keys(&config),
             auth,
         },
     );
@@ -99,6 +114,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     requests_done.cancel();
     let prepared = preparing.await?;
     let projected = projecting.await?;
+    keeping.await?;
     served.and(prepared).and(projected)
 }
 

@@ -321,3 +321,66 @@ fn the_help_names_every_setting_with_its_variable_and_default() {
         assert!(help.contains(text), "{text} is not in\n{help}");
     }
 }
+
+#[test]
+fn the_master_key_is_changed_and_who_has_another_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = |arguments: &[&str]| hansard(directory.path(), &[&["keys"], arguments].concat());
+    let printed = |arguments: &[&str]| {
+        let output = output(keys(arguments));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (code, found) = refusal(keys(&["status"]));
+    let sentence = "hansard: there is no key store at ./hansard-data/keys.db; say where it is";
+    assert!(found.starts_with(sentence), "{found}");
+    assert_eq!(code, 1);
+
+    let mut serving = Serving::start(hansard(directory.path(), &["--listen", "127.0.0.1:0"]));
+    let url = format!("http://{}/users", serving.address);
+    let create = || {
+        let user = "firstName=Ada&lastName=Lovelace&type=consumer";
+        let created = runtime().block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let form = "application/x-www-form-urlencoded";
+            let request = client.post(&url).header("content-type", form).body(user);
+            request.send().await.unwrap().status().as_u16()
+        });
+        assert_eq!(created, 200);
+    };
+    create();
+    let status = printed(&["status"]);
+    assert!(status.contains(": 1 (the first of the file)\n"), "{status}");
+    assert!(status.ends_with("keys destroyed: 0\n"), "{status}");
+
+    let rotated = printed(&["rotate", "--new"]);
+    assert!(rotated.contains("keys wrapped anew: 1\n"), "{rotated}");
+    assert!(
+        rotated.contains(": 1 (the first of the file)\n"),
+        "{rotated}"
+    );
+    assert!(rotated.contains(": 0 (not needed)\n"), "{rotated}");
+    let old = status.split([' ', ':']).nth(3).unwrap();
+    assert!(
+        rotated.contains(&format!("\nremove {old} from")),
+        "{rotated}"
+    );
+    // The running process wraps with the new one.
+    create();
+    assert!(printed(&["status"]).contains(": 2 (the first of the file)\n"));
+    assert!(printed(&["rotate"]).starts_with("keys wrapped anew: 0\n"));
+    assert_eq!(serving.stop().code(), Some(0));
+
+    let other = directory.path().join("other");
+    std::fs::write(&other, format!("{:064x}", 1)).unwrap();
+    let file = other.display().to_string();
+    for arguments in [&["keys", "rotate", "--new"][..], &["serve"]] {
+        let place = ["--master-key-file", &file, "--listen", "127.0.0.1:0"];
+        let (code, found) = refusal(hansard(directory.path(), &[arguments, &place].concat()));
+        assert!(found.contains("which is not in the file"), "{found}");
+        assert!(found.contains("--master-key-file"), "{found}");
+        assert_eq!(code, 1);
+    }
+    let unchanged = std::fs::read_to_string(&other).unwrap();
+    assert_eq!(unchanged, format!("{:064x}", 1));
+}

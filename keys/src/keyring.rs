@@ -114,17 +114,7 @@ impl Keyring {
             Ok(encoded) => encoded,
             Err(error) => return Ok(Err(error)),
         };
-        let mut keys = Some(Vec::new());
-        for id in encoded.key_ids() {
-            match self.known(id).await? {
-                Some(Known::Key(key)) => keys.get_or_insert_default().push(key),
-                Some(Known::Destroyed) => {
-                    keys = None;
-                    break;
-                }
-                None => return Err(never_there(id, recorded)),
-            }
-        }
+        let keys = self.keys_to(&encoded, recorded).await?;
         let decoded = encoded.decode(keys.as_deref());
         if let Ok(envelope) = &decoded
             && let Event::UserErased(erased) = &envelope.event
@@ -132,6 +122,37 @@ impl Keyring {
             self.forget(KeyId::Person(erased.user_id));
         }
         Ok(decoded)
+    }
+
+    /// The key that opens the event's personal texts, and nothing else but those that are sealed with the same
+    /// keys; `None` where the event has none, can't be decoded, or a key has been destroyed.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub async fn text_key(&self, recorded: &Recorded) -> Result<Option<DataKey>, LogError> {
+        let Ok(encoded) = Encoded::parse(&recorded.payload) else {
+            return Ok(None);
+        };
+        let keys = self.keys_to(&encoded, recorded).await?;
+        let keys = keys.filter(|keys| !keys.is_empty());
+        Ok(keys.map(|keys| DataKey::derived_from(&keys)))
+    }
+
+    /// The keys to what is sealed in an event; `None` when one of them has been destroyed.
+    async fn keys_to(
+        &self,
+        encoded: &Encoded<'_>,
+        recorded: &Recorded,
+    ) -> Result<Option<Vec<DataKey>>, LogError> {
+        let mut keys = Vec::new();
+        for id in encoded.key_ids() {
+            match self.known(id).await? {
+                Some(Known::Key(key)) => keys.push(key),
+                Some(Known::Destroyed) => return Ok(None),
+                None => return Err(never_there(id, recorded)),
+            }
+        }
+        Ok(Some(keys))
     }
 
     /// Destroys a key, and with it everything that was sealed with it, for ever. To repeat it does no harm, and

@@ -25,7 +25,7 @@ pub use jetstream::JetStreamKeys;
 pub use keyring::Keyring;
 pub use master::{MasterId, MasterKeys};
 pub use memory::MemoryKeys;
-pub use record::{AppendError, Record};
+pub use record::{AppendError, Record, belonging};
 pub use rotation::{Census, census, rotate};
 pub use sqlite::SqliteKeys;
 pub use store::{Kept, KeyStore, Listing, Slot, WrappedKey};

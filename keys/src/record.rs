@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use event_log::{Appended, EventLog, Expect, LogError, Recorded};
-use events::{DecodeError, Envelope};
+use events::{DecodeError, Encoded, Envelope};
 
 use crate::{Keyring, SealError};
 
@@ -46,16 +46,31 @@ impl Record {
         recorded: &Recorded,
     ) -> Result<Result<Envelope, DecodeError>, LogError> {
         let decoded = self.keyring.decode(recorded).await?;
-        Ok(decoded.and_then(|envelope| {
-            let belongs = envelope.event.subject();
-            match recorded.subject.parse() == Ok(belongs) {
-                true => Ok(envelope),
-                false => Err(DecodeError::Misplaced {
-                    belongs,
-                    stands: recorded.subject.clone(),
-                }),
-            }
-        }))
+        Ok(decoded.and_then(|envelope| belonging(envelope, recorded)))
+    }
+
+    /// The event without what is sealed in it, which takes no keys; else as [`Self::decode`].
+    ///
+    /// # Errors
+    /// It can't be decoded.
+    pub fn outline(&self, recorded: &Recorded) -> Result<Envelope, DecodeError> {
+        let envelope = Encoded::parse(&recorded.payload)?.decode(None)?;
+        belonging(envelope, recorded)
+    }
+}
+
+/// The event, if it stands in the history that it belongs to.
+///
+/// # Errors
+/// [`DecodeError::Misplaced`].
+pub fn belonging(envelope: Envelope, recorded: &Recorded) -> Result<Envelope, DecodeError> {
+    let belongs = envelope.event.subject();
+    match recorded.subject.parse() == Ok(belongs) {
+        true => Ok(envelope),
+        false => Err(DecodeError::Misplaced {
+            belongs,
+            stands: recorded.subject.clone(),
+        }),
     }
 }
 

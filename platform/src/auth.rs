@@ -1,7 +1,8 @@
 //! Tokens: issuing them, checking them, and the secrets behind them.
 //!
 //! A token is a JSON web token signed with HMAC-SHA-256 (RFC 7519, HS256) with the claims
-//! `{userId, userType, iat, exp}`. No other algorithm is accepted, whatever the token's header says.
+//! `{userId, userType, role, iat, exp}`, of which `role` may be absent. No other algorithm is accepted,
+//! whatever the token's header says.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::error::ApiError;
+use crate::role::Role;
 use crate::secret;
 
 /// Clocks of different machines may differ by this many seconds.
@@ -34,6 +36,8 @@ pub struct Claims {
     pub user: UserId,
     /// What kind of user it was when the token was issued.
     pub user_type: UserType,
+    /// What the token's holder may do.
+    pub role: Role,
     /// When the token ceases to be valid.
     pub expires_at: Timestamp,
 }
@@ -68,6 +72,9 @@ pub enum TokenError {
     /// Its `userType` is absent or no user type.
     #[error("jwt with an invalid userType claim")]
     UserType,
+    /// Its `role` is no role.
+    #[error("jwt with an invalid role claim")]
+    Role,
 }
 
 /// The claims as they stand in a token that is issued.
@@ -76,6 +83,8 @@ pub enum TokenError {
 struct IssuedClaims {
     user_id: UserId,
     user_type: UserType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
     iat: i64,
     exp: i64,
 }
@@ -86,7 +95,14 @@ struct IssuedClaims {
 struct GivenClaims {
     user_id: Option<Value>,
     user_type: Option<Value>,
+    /// The one that may be absent: `null` is something else.
+    #[serde(default, deserialize_with = "given")]
+    role: Option<Value>,
     exp: Option<Value>,
+}
+
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Issues and checks tokens.
@@ -168,18 +184,25 @@ impl Auth {
 
     /// A new token for this user, valid for the configured time.
     pub fn issue(&self, user: UserId, user_type: UserType) -> String {
-        self.issue_for(user, user_type, self.0.time_to_live)
+        self.issue_for(user, user_type, None, self.0.time_to_live)
     }
 
-    /// A new token for this user, valid for `time_to_live`.
-    // Signing text with HMAC and serialising four plain fields cannot fail.
+    /// A new token for this user, valid for `time_to_live`; without a role its type decides on it.
+    // Signing text with HMAC and serialising plain fields cannot fail.
     #[allow(clippy::expect_used)]
-    pub fn issue_for(&self, user: UserId, user_type: UserType, time_to_live: Duration) -> String {
+    pub fn issue_for(
+        &self,
+        user: UserId,
+        user_type: UserType,
+        role: Option<Role>,
+        time_to_live: Duration,
+    ) -> String {
         let now = Timestamp::now().as_millis() / 1000;
         let seconds = i64::try_from(time_to_live.as_secs()).unwrap_or(i64::MAX);
         let claims = IssuedClaims {
             user_id: user,
             user_type,
+            role: role.map(Role::as_str),
             iat: now,
             exp: now.saturating_add(seconds),
         };
@@ -207,13 +230,22 @@ impl Auth {
         }
         let claims = outcome?.claims;
         let text = |claim: &Option<Value>| claim.as_ref()?.as_str().map(str::to_owned);
+        let user = text(&claims.user_id)
+            .and_then(|text| text.parse().ok())
+            .ok_or(TokenError::UserId)?;
+        let user_type = text(&claims.user_type)
+            .and_then(|text| text.parse().ok())
+            .ok_or(TokenError::UserType)?;
+        let role = match &claims.role {
+            None => Role::of(user_type),
+            Some(_) => text(&claims.role)
+                .and_then(|text| text.parse().ok())
+                .ok_or(TokenError::Role)?,
+        };
         Ok(Claims {
-            user: text(&claims.user_id)
-                .and_then(|text| text.parse().ok())
-                .ok_or(TokenError::UserId)?,
-            user_type: text(&claims.user_type)
-                .and_then(|text| text.parse().ok())
-                .ok_or(TokenError::UserType)?,
+            user,
+            user_type,
+            role,
             expires_at: claims
                 .exp
                 .and_then(|exp| exp.as_f64())
@@ -345,8 +377,24 @@ mod tests {
         assert_eq!((claims.user, claims.user_type), (user, UserType::Support));
         let left = claims.expires_at.as_millis() / 1000 - now();
         assert!((58..=60).contains(&left), "{left}");
-        let forever = auth.issue_for(user, UserType::Support, Duration::from_secs(1 << 33));
+        let forever = auth.issue_for(user, UserType::Support, None, Duration::from_secs(1 << 33));
         assert!(auth.verify(&forever).is_ok());
+    }
+
+    #[test]
+    fn a_token_without_a_role_has_that_of_its_users_type() {
+        let auth = auth(&[NEW]);
+        let role = |user_type, role| {
+            let token = auth.issue_for(UserId::random(), user_type, role, Duration::from_secs(60));
+            auth.verify(&token).unwrap().role
+        };
+        assert_eq!(role(UserType::Consumer, None), Role::Member);
+        assert_eq!(role(UserType::Support, None), Role::Support);
+        for given in Role::ALL {
+            for user_type in UserType::ALL {
+                assert_eq!(role(*user_type, Some(given)), given);
+            }
+        }
     }
 
     #[test]
@@ -364,6 +412,8 @@ mod tests {
         let auth = auth(&[NEW, OLD]);
         let good = signed(Algorithm::HS256, &claims(json!({})));
         assert!(auth.verify(&good).is_ok());
+        let mut with_null_role = claims(json!({}));
+        with_null_role["role"] = Value::Null;
         // {"alg":"none","typ":"JWT"}
         let payload = good.split('.').nth(1).unwrap();
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
@@ -428,6 +478,15 @@ mod tests {
                 signed(Algorithm::HS256, &claims(json!({"userType": "admin"}))),
                 TokenError::UserType,
             ),
+            (
+                signed(Algorithm::HS256, &claims(json!({"role": "root"}))),
+                TokenError::Role,
+            ),
+            (
+                signed(Algorithm::HS256, &claims(json!({"role": ["admin"]}))),
+                TokenError::Role,
+            ),
+            (signed(Algorithm::HS256, &with_null_role), TokenError::Role),
             (
                 signed(Algorithm::HS256, &json!([1, 2])),
                 TokenError::Malformed,

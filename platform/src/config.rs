@@ -114,6 +114,31 @@ pub struct Args {
     #[arg(long, global = true, value_name = "FILE", help_heading = STORAGE)]
     pub master_key_file: Option<String>,
 
+    /// File with the keys that tree heads are signed with, one a line; the first signs, all are accepted
+    /// [env: HANSARD_SIGNING_KEY_FILE] [default: made in the data directory]
+    #[arg(long, global = true, value_name = "FILE", help_heading = PROOF)]
+    pub signing_key_file: Option<String>,
+
+    /// File that every signed tree head is appended to, with the projector
+    /// [env: HANSARD_TREE_HEADS_FILE] [default: tree-heads]
+    #[arg(long, global = true, value_name = "FILE", help_heading = PROOF)]
+    pub tree_heads_file: Option<String>,
+
+    /// URL that every signed tree head is posted to, http or https
+    /// [env: HANSARD_TREE_HEADS_WEBHOOK] [default: none]
+    #[arg(long, global = true, value_name = "URL", help_heading = PROOF)]
+    pub tree_heads_webhook: Option<String>,
+
+    /// Sign a tree head at the latest after so many events
+    /// [env: HANSARD_TREE_HEAD_EVENTS] [default: 1000]
+    #[arg(long, global = true, value_name = "N", help_heading = PROOF)]
+    pub tree_head_events: Option<String>,
+
+    /// Sign a tree head at the latest so long after an event, in seconds
+    /// [env: HANSARD_TREE_HEAD_SECONDS] [default: 10]
+    #[arg(long, global = true, value_name = "N", help_heading = PROOF)]
+    pub tree_head_seconds: Option<String>,
+
     /// Read models: sqlite:PATH or mongodb://HOST[:PORT]/DATABASE
     /// [env: HANSARD_READ_MODELS] [default: sqlite:read.db]
     #[arg(long, global = true, value_name = "URL", help_heading = STORAGE)]
@@ -187,19 +212,25 @@ pub struct Args {
 const CONFIGURATION: &str = "Configuration";
 const SERVING: &str = "Serving";
 const STORAGE: &str = "Storage";
+const PROOF: &str = "Proof";
 const AUTHENTICATION: &str = "Authentication";
 const LIMITS: &str = "Limits";
 const LOGGING: &str = "Logging";
 
 impl Args {
     /// Every setting by its name, with the flag's value.
-    fn settings(&self) -> [(&'static str, Option<&str>); 19] {
+    fn settings(&self) -> [(&'static str, Option<&str>); 24] {
         [
             ("listen", self.listen.as_deref()),
             ("allowed_origins", self.allowed_origins.as_deref()),
             ("log", self.log.as_deref()),
             ("keys", self.keys.as_deref()),
             ("master_key_file", self.master_key_file.as_deref()),
+            ("signing_key_file", self.signing_key_file.as_deref()),
+            ("tree_heads_file", self.tree_heads_file.as_deref()),
+            ("tree_heads_webhook", self.tree_heads_webhook.as_deref()),
+            ("tree_head_events", self.tree_head_events.as_deref()),
+            ("tree_head_seconds", self.tree_head_seconds.as_deref()),
             ("read_models", self.read_models.as_deref()),
             ("data_dir", self.data_dir.as_deref()),
             ("require_sync", self.require_sync.as_deref()),
@@ -234,6 +265,16 @@ pub struct Config {
     pub keys: Option<KeysUrl>,
     /// The file with the master keys; `None`: one is made in the data directory.
     pub master_key_file: Option<PathBuf>,
+    /// The file with the keys that tree heads are signed with; `None`: one is made in the data directory.
+    pub signing_key_file: Option<PathBuf>,
+    /// The file that every signed tree head is appended to.
+    pub tree_heads_file: PathBuf,
+    /// Where every signed tree head is posted to.
+    pub tree_heads_webhook: Option<url::Url>,
+    /// After how many events a tree head is signed at the latest.
+    pub tree_head_events: u64,
+    /// How long after an event a tree head is signed at the latest, in seconds.
+    pub tree_head_seconds: u64,
     /// Where the read models are.
     pub read_models: ReadModelsUrl,
     /// What relative paths in [`log`](Self::log), [`keys`](Self::keys) and
@@ -273,6 +314,11 @@ impl Default for Config {
             log: LogUrl::Sqlite("log.db".into()),
             keys: None,
             master_key_file: None,
+            signing_key_file: None,
+            tree_heads_file: "tree-heads".into(),
+            tree_heads_webhook: None,
+            tree_head_events: 1000,
+            tree_head_seconds: 10,
             read_models: ReadModelsUrl::Sqlite("read.db".into()),
             data_dir: "./hansard-data".into(),
             require_sync: false,
@@ -357,6 +403,21 @@ impl Config {
         layers.set("master_key_file", &mut config.master_key_file, |text| {
             parse_path(text).map(Some)
         })?;
+        layers.set("signing_key_file", &mut config.signing_key_file, |text| {
+            parse_path(text).map(Some)
+        })?;
+        layers.set("tree_heads_file", &mut config.tree_heads_file, parse_path)?;
+        layers.set(
+            "tree_heads_webhook",
+            &mut config.tree_heads_webhook,
+            parse_webhook,
+        )?;
+        layers.set("tree_head_events", &mut config.tree_head_events, |text| {
+            parse_number(text, 1, 1_000_000)
+        })?;
+        layers.set("tree_head_seconds", &mut config.tree_head_seconds, |text| {
+            parse_number(text, 1, 24 * 60 * 60)
+        })?;
         layers.set("read_models", &mut config.read_models, parse_url)?;
         layers.set("data_dir", &mut config.data_dir, parse_path)?;
         layers.set("require_sync", &mut config.require_sync, parse_bool)?;
@@ -407,6 +468,16 @@ impl Config {
     /// [`max_lag_seconds`](Self::max_lag_seconds) as a duration.
     pub fn max_lag(&self) -> Duration {
         Duration::from_secs(self.max_lag_seconds)
+    }
+
+    /// [`tree_heads_file`](Self::tree_heads_file), in the data directory if it is relative.
+    pub fn tree_heads_path(&self) -> PathBuf {
+        self.data_dir.join(&self.tree_heads_file)
+    }
+
+    /// [`tree_head_seconds`](Self::tree_head_seconds) as a duration.
+    pub fn tree_head_interval(&self) -> Duration {
+        Duration::from_secs(self.tree_head_seconds)
     }
 
     /// [`token_ttl_seconds`](Self::token_ttl_seconds) as a duration.
@@ -637,6 +708,13 @@ fn parse_origins(text: &str) -> Result<Vec<String>, String> {
 
 fn parse_url<Url: FromStr<Err: fmt::Display>>(text: &str) -> Result<Url, String> {
     text.parse().map_err(|error: Url::Err| error.to_string())
+}
+
+fn parse_webhook(text: &str) -> Result<Option<url::Url>, String> {
+    match url::Url::parse(text) {
+        Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(Some(url)),
+        _ => Err(format!("{text:?} is not an http or https URL")),
+    }
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {

@@ -14,10 +14,22 @@ use crate::startup::ensure_data_dir;
 /// # Errors
 /// One sentence that names the file.
 pub(crate) fn generated(config: &Config, name: &str) -> Result<PathBuf, ConfigError> {
+    generated_as(config, name, in_hexadecimal)
+}
+
+/// As [`generated`], with the secret written as `write` says.
+///
+/// # Errors
+/// As [`generated`].
+pub(crate) fn generated_as(
+    config: &Config,
+    name: &str,
+    write: impl FnOnce([u8; 32]) -> String,
+) -> Result<PathBuf, ConfigError> {
     ensure_data_dir(config)?;
     let file = config.data_dir.join(name);
     if !file.exists() {
-        create_secret(&file).map_err(|error| {
+        create_secret(&file, &write(rand::random())).map_err(|error| {
             let name = file.display();
             ConfigError::new(format!("can't create the secret file {name}: {error}"))
         })?;
@@ -27,9 +39,7 @@ pub(crate) fn generated(config: &Config, name: &str) -> Result<PathBuf, ConfigEr
 
 /// Writes a new secret to `file`, unless another process was first: the file appears whole or not at
 /// all, so that processes that start together agree on it.
-fn create_secret(file: &Path) -> std::io::Result<()> {
-    let bytes: [u8; 32] = rand::random();
-    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+fn create_secret(file: &Path, secret: &str) -> std::io::Result<()> {
     let draft = file.with_extension(uuid::Uuid::new_v4().simple().to_string());
     let mut options = fs::OpenOptions::new();
     let mut written = options
@@ -45,4 +55,9 @@ fn create_secret(file: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         outcome => outcome,
     }
+}
+
+/// As two lower-case digits a byte.
+pub(crate) fn in_hexadecimal(bytes: [u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -114,6 +114,13 @@ pub async fn open_keys(
         ensure_parent(config, path)?;
     }
     let file = config.existing_master_key_file()?;
+    if config.master_key_file.is_none() && !matches!(url, KeysUrl::Sqlite(_)) {
+        tracing::warn!(
+            "no master_key_file is set: the keys at {url} are encrypted with the one in {}; give it to all \
+             services, and keep a copy of it: without it nothing that is sealed can be read again",
+            file.display()
+        );
+    }
     let masters = MasterKeys::open(file)
         .await
         .map_err(|error| ConfigError::new(error.to_string()))?;

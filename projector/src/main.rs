@@ -1,8 +1,12 @@
-//! The projector alone: follows the log and writes the read models. Serves only its health and figures.
+//! The projector alone: follows the log and writes the read models; beside it the notary, which keeps the
+//! Merkle tree over the log. Serves only its health and figures.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
+use futures::FutureExt;
 use projector::{Options, Status};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -22,6 +26,15 @@ fn main() -> ExitCode {
         status.report_to(&context.health, context.config.max_lag());
         let record = context.open_record().await?;
         let catalogue = context.open_catalogue().await?;
+        let proof = notary::Status::default();
+        proof.report_to(&context.health);
+        let notary = notary::Options::of(
+            &context.config,
+            Arc::clone(&record.log),
+            catalogue.tree(),
+            proof,
+            Duration::ZERO,
+        )?;
         let options = Options {
             record,
             catalogue,
@@ -30,12 +43,13 @@ fn main() -> ExitCode {
             progress: None,
             status,
             // Another projector, or this one when it is started again, goes on from the checkpoint.
-            drain: std::time::Duration::ZERO,
+            drain: Duration::ZERO,
             grace: projector::GRACE,
         };
         let projecting = projector::run(options, context.shutdown.clone());
         let serving = context.serve(listener, OpenApiRouter::new(), contract::OPENAPI);
-        tokio::try_join!(projecting, serving)?;
+        let notary = notary::keep(notary, context.shutdown.clone());
+        tokio::try_join!(projecting, serving, notary.map(Ok))?;
         Ok(())
     })
 }

@@ -1,7 +1,9 @@
-//! The read side over HTTP: GET, answered from the read models alone.
+//! The read side over HTTP: GET, answered from the read models alone; but what is asked of the past, from the
+//! log.
 
 mod caller;
 mod page;
+mod past;
 mod rooms;
 mod search;
 mod users;
@@ -10,6 +12,7 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::RecordHandle;
 use platform::auth::Auth;
 use read_models::{Progress, ReadModels};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,6 +27,8 @@ pub struct Options {
     pub read_models: Arc<dyn ReadModels>,
     /// How far the projection has come.
     pub progress: Progress,
+    /// What is asked of the past.
+    pub past: RecordHandle,
     /// Who may call.
     pub auth: Auth,
 }

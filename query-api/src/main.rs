@@ -9,7 +9,7 @@ use platform::Context;
 use query_api::Options;
 use read_models::Progress;
 
-/// Answers queries over HTTP (GET) from the read models, and audits from the log
+/// Answers queries over HTTP (GET) from the read models, and audits and the past from the log
 #[derive(Parser)]
 #[command(name = "query-api", version)]
 struct Cli {
@@ -22,10 +22,14 @@ fn main() -> ExitCode {
     platform::run("query-api", &cli.args, |context| async move {
         let listener = context.bind().await?;
         let auth = context.auth()?;
-        let (read_models, _) = context.open_read_models().await?;
-        // Queries are answered without the log. Audits need it, once it can be reached.
+        let (read_models, catalogue) = context.open_read_models().await?;
+        // Queries are answered without the log. Audits and what is asked of the past need it, once it can be
+        // reached.
+        let record = connect_in_background(context.clone());
         let audit = audit::routes(audit::Options {
-            record: connect_in_background(context.clone()),
+            record: record.clone(),
+            tree: catalogue.tree(),
+            keys: platform::signing::known_public_keys(&context.config),
             auth: auth.clone(),
         });
         let progress = Progress::start(read_models.clone(), context.shutdown.clone());
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
         let routes = query_api::routes(Options {
             progress,
             read_models,
+            past: record,
             auth,
         });
         context

@@ -1,9 +1,13 @@
-//! Which part of a list is asked for: `page` and `limit`, or a cursor.
+//! Which part of a list is asked for, `page` and `limit`, or a cursor; and as of when.
 
+use std::fmt;
+use std::str::FromStr;
+
+use audit::Bound;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use contract::FieldErrors;
-use events::MessageId;
+use events::{MessageId, UserId};
 use platform::error::ApiError;
 use read_models::{Page, PageStart};
 
@@ -13,19 +17,33 @@ const MAX_LIMIT: u64 = 100;
 /// Far beyond any list's end, yet small enough that no store's arithmetic overflows.
 const MAX_PAGE: u64 = 1 << 40;
 
-/// The part of a list that a request's query names.
+/// The part of a list that a request's query names, as of now or then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestedPage(pub(crate) Page);
+pub(crate) struct Requested {
+    /// Which part.
+    pub(crate) page: Page,
+    /// As of when; `None`: now.
+    pub(crate) as_of: Option<Bound>,
+    /// As whom; `None`: as oneself.
+    pub(crate) user: Option<UserId>,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for RequestedPage {
+impl<S: Send + Sync> FromRequestParts<S> for Requested {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let parameters = Parameters::from_request_parts(parts, state).await?;
         let mut errors = FieldErrors::new();
-        let page = parameters.page(&mut errors);
+        let requested = Self {
+            page: parameters.page(&mut errors),
+            as_of: read_as("asOf", parameters.value("asOf"), &mut errors),
+            user: read_as("user", parameters.value("user"), &mut errors),
+        };
+        if requested.user.is_some() && parameters.value("asOf").is_none() {
+            errors.insert("user", "only together with asOf".to_owned());
+        }
         if errors.is_empty() {
-            Ok(Self(page))
+            Ok(requested)
         } else {
             Err(ApiError::validation(errors))
         }
@@ -122,6 +140,17 @@ fn whole_number(name: &'static str, text: Option<&str>, errors: &mut FieldErrors
         return None;
     }
     Some(number)
+}
+
+fn read_as<T: FromStr<Err: fmt::Display>>(
+    name: &'static str,
+    text: Option<&str>,
+    errors: &mut FieldErrors,
+) -> Option<T> {
+    let parsed = text?.parse();
+    parsed
+        .map_err(|error: T::Err| errors.insert(name, error.to_string()))
+        .ok()
 }
 
 fn cursor(name: &'static str, text: Option<&str>, errors: &mut FieldErrors) -> Option<MessageId> {

@@ -6,11 +6,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use contract::{ConversationAnswer, HistoryAnswer, Problem, RecentAnswer, texts};
-use events::MessageId;
+use events::{MessageId, UserId};
 use platform::error::ApiError;
+use read_models::{MessageRow, RecentRow, RoomRow};
 
 use crate::Options;
-use crate::page::RequestedPage;
+use crate::page::Requested;
+use crate::past::moment;
 use crate::view::Profiles;
 
 /// The caller's conversations: one item for each room that has a message, with its newest message.
@@ -25,36 +27,62 @@ use crate::view::Profiles;
         ("limit" = Option<String>, Query, description = "items in a page, at most 100; 10 when absent, 0 or no number"),
         ("before" = Option<String>, Query, description = "a message id: the newest items older than it"),
         ("after" = Option<String>, Query, description = "a message id: the oldest items newer than it"),
+        ("asOf" = Option<String>, Query, description = "a time or a position: the answer as it would have been then. A time, RFC 3339, means the last event stored by then; a position, 16 hex digits or a decimal number, that it is the last event"),
+        ("user" = Option<String>, Query, description = "a user's id, only with `asOf`: the conversations as that user had them. For auditors and admins; it is recorded"),
         ("Hansard-Position" = Option<String>, Header, description = "wait until the read models have reached this position"),
     ),
     responses(
         (status = 200, description = "the conversations", body = RecentAnswer),
         (status = 400, description = "wrong parameters", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "a token is missing or bad", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "the read models are unavailable or behind the position", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "only auditors and admins may, as another user", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "there was no such user", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the read models are unavailable or behind the position; with `asOf`, the log as well", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = []))
 )]
 pub(crate) async fn recent(
     State(options): State<Arc<Options>>,
     headers: HeaderMap,
-    RequestedPage(page): RequestedPage,
+    requested: Requested,
 ) -> Result<Json<RecentAnswer>, ApiError> {
     options.reach(&headers).await?;
-    let caller = options.member(&headers).await?;
-    let rows = options.read_models.recent(caller, page).await?;
-    let mut ids = Vec::new();
-    for row in &rows {
-        ids.push(row.message.author);
-        ids.extend(&row.room.members);
-        ids.extend(row.message.read_by.iter().map(|receipt| receipt.reader));
-    }
-    let profiles = Profiles::load(options.read_models.as_ref(), ids).await?;
+    let page = requested.page;
+    let (rows, profiles, as_of) = match requested.as_of {
+        None => {
+            let caller = options.member(&headers).await?;
+            let rows = options.read_models.recent(caller, page).await?;
+            let read_models = options.read_models.as_ref();
+            let profiles = Profiles::load(read_models, shown_with(&rows)).await?;
+            (rows, profiles, None)
+        }
+        Some(bound) => {
+            let caller = options.somebody(&headers).await?;
+            let then = options.then(bound).await?;
+            let viewer = options.viewer(&then, requested.user, &caller, &headers);
+            let viewer = viewer.await?;
+            let rows = then.recent(viewer, page).await?;
+            let profiles = Profiles::of_then(&then, shown_with(&rows)).await?;
+            (rows, profiles, Some(moment(&then)))
+        }
+    };
     Ok(Json(RecentAnswer::new(
         rows.into_iter()
             .map(|row| profiles.conversation(row))
             .collect(),
+        as_of,
     )))
+}
+
+/// The users whom the conversations show.
+fn shown_with(rows: &[RecentRow]) -> Vec<UserId> {
+    let mut ids = Vec::new();
+    for row in rows {
+        ids.push(row.message.author);
+        ids.extend(&row.room.members);
+        ids.extend(row.message.read_by.iter().map(|receipt| receipt.reader));
+    }
+    ids
 }
 
 /// What was said in a room.
@@ -72,6 +100,7 @@ pub(crate) async fn recent(
         ("limit" = Option<String>, Query, description = "items in a page, at most 100; 10 when absent, 0 or no number"),
         ("before" = Option<String>, Query, description = "a message id: the newest items older than it"),
         ("after" = Option<String>, Query, description = "a message id: the oldest items newer than it"),
+        ("asOf" = Option<String>, Query, description = "a time or a position: the answer as it would have been then, for members of then. Auditors and admins may as well; that is recorded. A time, RFC 3339, means the last event stored by then; a position, 16 hex digits or a decimal number, that it is the last event"),
         ("Hansard-Position" = Option<String>, Header, description = "wait until the read models have reached this position"),
     ),
     responses(
@@ -80,7 +109,7 @@ pub(crate) async fn recent(
         (status = 401, description = "a token is missing or bad", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "only members may", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such room", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "the read models are unavailable or behind the position", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "the read models are unavailable or behind the position; with `asOf`, the log as well", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = []))
 )]
@@ -88,20 +117,40 @@ pub(crate) async fn conversation(
     State(options): State<Arc<Options>>,
     Path(room): Path<String>,
     headers: HeaderMap,
-    RequestedPage(page): RequestedPage,
+    requested: Requested,
 ) -> Result<Json<ConversationAnswer>, ApiError> {
     options.reach(&headers).await?;
-    let caller = options.member(&headers).await?;
-    let room = options.room_of_member(&room, caller).await?;
-    let rows = options.read_models.conversation(room.id, page).await?;
-    let mut ids = room.members.clone();
-    ids.extend(rows.iter().map(|row| row.author));
-    let profiles = Profiles::load(options.read_models.as_ref(), ids).await?;
+    let page = requested.page;
+    let (room, rows, profiles, as_of) = match requested.as_of {
+        None => {
+            let caller = options.member(&headers).await?;
+            let room = options.room_of_member(&room, caller).await?;
+            let rows = options.read_models.conversation(room.id, page).await?;
+            let read_models = options.read_models.as_ref();
+            let profiles = Profiles::load(read_models, taking_part(&room, &rows)).await?;
+            (room, rows, profiles, None)
+        }
+        Some(bound) => {
+            let caller = options.somebody(&headers).await?;
+            let then = options.then(bound).await?;
+            let past = options.past_room(&then, &room, &caller, &headers).await?;
+            let (room, rows) = (past.row().clone(), past.conversation(page).await?);
+            let profiles = Profiles::of_then(&then, taking_part(&room, &rows)).await?;
+            (room, rows, profiles, Some(moment(&then)))
+        }
+    };
     let messages = rows.into_iter().map(|row| profiles.message(row)).collect();
     Ok(Json(ConversationAnswer::new(
         messages,
         profiles.members(&room.members),
+        as_of,
     )))
+}
+
+/// The users whom a conversation shows.
+fn taking_part(room: &RoomRow, rows: &[MessageRow]) -> Vec<UserId> {
+    let authors = rows.iter().map(|row| row.author);
+    room.members.iter().copied().chain(authors).collect()
 }
 
 /// All that a message has ever said: each version with its time, oldest first.

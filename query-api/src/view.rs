@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use as_of::AsOf;
 use contract::{
     Conversation, ConversationReceipt, History, Message, MessageKind, MessageText, Receipt, User,
     Version,
@@ -35,10 +36,18 @@ impl Profiles {
     ) -> Result<Self, ApiError> {
         ids.sort_unstable();
         ids.dedup();
-        let rows = read_models.users_by_id(&ids).await?;
-        Ok(Self(
-            rows.into_iter().map(|row| (row.id, user(row))).collect(),
-        ))
+        Ok(Self::of(read_models.users_by_id(&ids).await?))
+    }
+
+    /// As [`Self::load`], as of then.
+    pub(crate) async fn of_then(then: &AsOf, mut ids: Vec<UserId>) -> Result<Self, ApiError> {
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Self::of(then.users_by_id(&ids).await?))
+    }
+
+    fn of(rows: Vec<UserRow>) -> Self {
+        Self(rows.into_iter().map(|row| (row.id, user(row))).collect())
     }
 
     /// An author: deleted ones are shown without a name.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Projection, ReadModelError};
+use crate::{Projection, ReadModelError, TreeStore};
 
 /// What a generation is for at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,4 +188,7 @@ pub trait Catalogue: Send + Sync + 'static {
     /// # Errors
     /// [`ReadModelError`].
     async fn open(&self, number: u32) -> Result<Arc<dyn Projection>, ReadModelError>;
+
+    /// The Merkle tree over the log that is stored in the same database.
+    fn tree(&self) -> Arc<dyn TreeStore>;
 }

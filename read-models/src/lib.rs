@@ -1,5 +1,5 @@
-//! The ports to the read models, [`ReadModels`], [`Projection`] and [`Catalogue`], and their adapters:
-//! MongoDB and SQLite.
+//! The ports to the read models, [`ReadModels`], [`Projection`] and [`Catalogue`], and to what is kept beside
+//! them, [`TreeStore`]; and their adapters: MongoDB and SQLite.
 //!
 //! Read models are derived from the log and nothing else. There may be several generations of them, which
 //! the [`Catalogue`] lists: one that is read, and one that is being built to take its place. A projector
@@ -18,6 +18,7 @@ mod snapshot;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tree;
 mod url;
 mod words;
 
@@ -42,6 +43,7 @@ pub use crate::snapshot::{
     StoredMessage, StoredRoom, StoredText, StoredUser,
 };
 pub use crate::sqlite::{SqliteCatalogue, SqliteReadModels};
+pub use crate::tree::{KeptTree, TreeStore, TreeStoreError};
 pub use crate::url::{InvalidReadModelsUrl, ReadModelsUrl};
 pub use crate::words::Words;
 

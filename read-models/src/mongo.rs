@@ -14,6 +14,7 @@ mod purge;
 mod queries;
 mod search;
 mod snapshot;
+mod tree;
 
 use std::time::Duration;
 

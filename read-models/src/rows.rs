@@ -160,7 +160,7 @@ impl Left {
     ///
     /// A text that is gone for no other reason is one whose author has been erased, or whose key was destroyed
     /// before the event that says why has come.
-    pub(crate) fn of(id: MessageId, deleted: bool, text: bool, expired: Option<MessageId>) -> Self {
+    pub fn of(id: MessageId, deleted: bool, text: bool, expired: Option<MessageId>) -> Self {
         match (deleted, text) {
             (true, _) => Self::Deleted,
             (false, true) => Self::Text,

@@ -12,6 +12,7 @@ mod purge;
 mod queries;
 mod search;
 mod snapshot;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -257,6 +257,25 @@ impl TestClient {
             .await
     }
 
+    /// `POST /users/:id/erase`
+    pub async fn erase_user(&self, user: &str) -> Answer {
+        let path = format!("/users/{user}/erase");
+        self.send(Method::POST, &path, None).await
+    }
+
+    /// `PUT /room/:roomId/hold`
+    pub async fn hold(&self, room: &str, reason: &str) -> Answer {
+        let path = format!("/room/{room}/hold");
+        let body = json!({"reason": reason});
+        self.send(Method::PUT, &path, Some(body)).await
+    }
+
+    /// `DELETE /room/:roomId/hold`
+    pub async fn release(&self, room: &str) -> Answer {
+        let path = format!("/room/{room}/hold");
+        self.send(Method::DELETE, &path, None).await
+    }
+
     /// `GET /changes`; `query` is empty or like `after=POSITION&wait=5`.
     pub async fn changes(&self, query: &str) -> Answer {
         self.send(Method::GET, &with_query("/changes", query), None)

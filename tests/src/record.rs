@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::client::TestClient;
 use crate::stack::Stack;
 
-/// Somebody of type `support`, who may read the record itself.
+/// Somebody who may read the record itself.
 #[derive(Debug)]
 pub struct Auditor {
     client: TestClient,
@@ -14,7 +14,7 @@ pub struct Auditor {
 impl Auditor {
     /// A new auditor.
     pub async fn new(stack: &Stack) -> Self {
-        let auditor = stack.person_of_type("Auditor", "support").await;
+        let auditor = stack.auditor("Auditor").await;
         Self {
             client: auditor.client,
         }

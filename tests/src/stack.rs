@@ -437,6 +437,12 @@ impl Stack {
         self.directory.path().join("jwt-secret")
     }
 
+    /// The URL of the log that this Hansard uses.
+    #[must_use]
+    pub fn log_url(&self) -> &str {
+        &self.log_url
+    }
+
     /// The log that this Hansard uses, opened by the test itself as by one more process.
     ///
     /// # Panics
@@ -555,12 +561,38 @@ impl Stack {
     /// With [`Auth::Open`], where tokens come from [`TestClient::login`].
     #[must_use]
     pub fn token(&self, user: &str, user_type: &str) -> String {
+        self.token_of(json!({"userId": user, "userType": user_type}))
+    }
+
+    /// A token that says as well which role its holder has.
+    ///
+    /// # Panics
+    /// As [`Self::token`].
+    #[must_use]
+    pub fn token_with_role(&self, user: &str, user_type: &str, role: &str) -> String {
+        self.token_of(json!({"userId": user, "userType": user_type, "role": role}))
+    }
+
+    /// A token of an hour with these claims.
+    fn token_of(&self, mut claims: serde_json::Value) -> String {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap()
             .as_secs();
-        let claims = json!({"userId": user, "userType": user_type, "iat": now, "exp": now + 3600});
+        claims["iat"] = json!(now);
+        claims["exp"] = json!(now + 3600);
         self.sign(&claims)
+    }
+
+    /// A client whose token belongs to no user of the chat and has this role.
+    ///
+    /// # Panics
+    /// As [`Self::token`].
+    #[must_use]
+    pub fn back_office(&self, role: &str) -> TestClient {
+        let nobody = Uuid::new_v4().simple().to_string();
+        self.client()
+            .with_token(&self.token_with_role(&nobody, "support", role))
     }
 
     /// A token with any claims, signed as Hansard wants it.
@@ -620,6 +652,24 @@ impl Stack {
             client: self.client().with_token(&token),
             id,
             token,
+        }
+    }
+
+    /// A new user who may read the record.
+    pub async fn auditor(&self, first_name: &str) -> Person {
+        let person = self.person_of_type(first_name, "support").await;
+        match self.options.auth {
+            // Where everybody may.
+            Auth::Open => person,
+            Auth::Token => {
+                let token = self.token_with_role(&person.id, "support", "auditor");
+                let client = self.client().with_token(&token);
+                Person {
+                    token,
+                    client,
+                    ..person
+                }
+            }
         }
     }
 

@@ -21,7 +21,7 @@ const CREATE_USERS: &str = "only support may create users";
 const DELETE_USERS: &str = "only users themselves and support may delete a user";
 const DELETE_ROOMS: &str = "only members of a room and support may delete it";
 const DELETE_MESSAGES: &str = "only the author of a message and support may delete it";
-const READ_THE_RECORD: &str = "only users of type support may read the record";
+const READ_THE_RECORD: &str = "only auditors and admins may read the record";
 
 /// Everybody whom the table tells apart.
 struct House {
@@ -35,8 +35,12 @@ struct House {
     outsider: Person,
     /// Not a member, of type support.
     support: Person,
-    /// A token of type support that belongs to no user.
+    /// Not a member, of type support and with the role auditor: the role counts.
+    auditor: Person,
+    /// Tokens that belong to no user: of type support, and with the roles auditor and admin.
     back_office: TestClient,
+    audits: TestClient,
+    admin: TestClient,
 }
 
 impl House {
@@ -47,7 +51,10 @@ impl House {
             supporting_member: stack.person_of_type("Supporting member", "support").await,
             outsider: stack.person("Outsider").await,
             support: stack.person_of_type("Support", "support").await,
+            auditor: stack.auditor("Auditor").await,
             back_office: stack.operator(),
+            audits: stack.back_office("auditor"),
+            admin: stack.back_office("admin"),
         }
     }
 
@@ -108,7 +115,7 @@ async fn members_take_part_and_support_removes(stack: Stack) {
         let mut socket = stack.socket(person).await;
         socket.subscribe(&room, None).await;
     }
-    for person in [&house.outsider, &house.support] {
+    for person in [&house.outsider, &house.support, &house.auditor] {
         for answer in read(person).await {
             answer.refused(403, NOT_A_MEMBER);
         }
@@ -124,27 +131,25 @@ async fn members_take_part_and_support_removes(stack: Stack) {
             json!([])
         );
     }
-    unknown_caller(house.back_office.conversation(&room, "").await);
-    unknown_caller(house.back_office.conversations("").await);
-    unknown_caller(house.back_office.post(&room, "may I?").await);
-    unknown_caller(house.back_office.mark_read(&room).await);
-    unknown_caller(
-        house
-            .back_office
-            .initiate(&[&house.author.id], CONSUMERS)
-            .await,
-    );
+    for nobody in [&house.back_office, &house.audits, &house.admin] {
+        unknown_caller(nobody.conversation(&room, "").await);
+        unknown_caller(nobody.conversations("").await);
+        unknown_caller(nobody.post(&room, "may I?").await);
+        unknown_caller(nobody.mark_read(&room).await);
+        unknown_caller(nobody.initiate(&[&house.author.id], CONSUMERS).await);
+    }
     let page = house.author.client.conversation(&room, "").await.ok();
     assert_eq!(page["conversation"].as_array().unwrap().len(), 4);
 
-    // Deleting a message: its author and support.
+    // Deleting a message: its author, support and admins.
     for client in [
         &house.author.client,
         &house.support.client,
         &house.back_office,
+        &house.admin,
     ] {
         let message = house.message(&room).await;
-        for person in [&house.member, &house.outsider] {
+        for person in [&house.member, &house.outsider, &house.auditor] {
             person
                 .client
                 .delete_message(&message)
@@ -166,22 +171,20 @@ async fn members_take_part_and_support_removes(stack: Stack) {
         .ok();
     assert_eq!(deleted["deletedMessagesCount"], 1);
 
-    // Deleting a room: its members and support.
+    // Deleting a room: its members, support and admins.
     for client in [
         &house.author.client,
         &house.member.client,
         &house.supporting_member.client,
         &house.support.client,
         &house.back_office,
+        &house.admin,
     ] {
         let room = house.room().await;
         let _ = house.message(&room).await;
-        house
-            .outsider
-            .client
-            .delete_room(&room)
-            .await
-            .refused(403, DELETE_ROOMS);
+        for client in [&house.outsider.client, &house.auditor.client, &house.audits] {
+            client.delete_room(&room).await.refused(403, DELETE_ROOMS);
+        }
         no_token(anyone.delete_room(&room).await);
         assert_eq!(client.delete_room(&room).await.ok()["deletedRoomsCount"], 1);
     }
@@ -195,11 +198,16 @@ async fn users_are_made_by_support_and_deleted_by_themselves_too(stack: Stack) {
         let users = house.back_office.users().await.ok();
         users["users"].as_array().unwrap().len()
     };
-    assert_eq!(count().await, 5);
+    assert_eq!(count().await, 6);
 
-    // Creating: support.
-    for person in [&house.author, &house.outsider] {
-        let refused = person.client.create_user("Eve", "Eve", "consumer").await;
+    // Creating: support and admins.
+    for client in [
+        &house.author.client,
+        &house.outsider.client,
+        &house.auditor.client,
+        &house.audits,
+    ] {
+        let refused = client.create_user("Eve", "Eve", "consumer").await;
         refused.refused(403, CREATE_USERS);
     }
     no_token(anyone.create_user("Eve", "Eve", "support").await);
@@ -208,30 +216,34 @@ async fn users_are_made_by_support_and_deleted_by_themselves_too(stack: Stack) {
         &house.support.client,
         &house.supporting_member.client,
         &house.back_office,
+        &house.admin,
     ] {
         let created = client.create_user("New", "User", "consumer").await.ok();
         made.push(created["user"]["_id"].as_str().unwrap().to_owned());
     }
-    assert_eq!(count().await, 8);
+    assert_eq!(count().await, 10);
 
     // Listing and getting: everybody with a token.
     for client in [
         &house.author.client,
         &house.outsider.client,
         &house.support.client,
+        &house.auditor.client,
         &house.back_office,
+        &house.audits,
+        &house.admin,
     ] {
         assert_eq!(
             client.users().await.ok()["users"].as_array().unwrap().len(),
-            8
+            10
         );
         let _ = client.user(&house.member.id).await.ok();
     }
     no_token(anyone.users().await);
     no_token(anyone.user(&house.member.id).await);
 
-    // Deleting: the user and support.
-    for person in [&house.author, &house.outsider] {
+    // Deleting: the user, support and admins.
+    for person in [&house.author, &house.outsider, &house.auditor] {
         person
             .client
             .delete_user(&house.member.id)
@@ -245,17 +257,18 @@ async fn users_are_made_by_support_and_deleted_by_themselves_too(stack: Stack) {
             .refused(403, DELETE_USERS);
     }
     no_token(anyone.delete_user(&house.member.id).await);
-    assert_eq!(count().await, 8);
+    assert_eq!(count().await, 10);
     for (client, user) in [
         (&house.support.client, &made[0]),
         (&house.back_office, &made[1]),
+        (&house.admin, &made[2]),
         (&house.member.client, &house.member.id),
         (&house.supporting_member.client, &house.supporting_member.id),
     ] {
         let deleted = client.delete_user(user).await.ok();
         assert_eq!(deleted["message"], "Deleted a count of 1 user.");
     }
-    assert_eq!(count().await, 4);
+    assert_eq!(count().await, 5);
     // Whoever is deleted is refused everywhere, support or not.
     for person in [&house.member, &house.supporting_member] {
         unknown_caller(person.client.users().await);
@@ -263,18 +276,23 @@ async fn users_are_made_by_support_and_deleted_by_themselves_too(stack: Stack) {
         unknown_caller(person.client.delete_user(&house.author.id).await);
         unknown_caller(person.client.conversations("").await);
     }
-    unknown_caller(house.supporting_member.client.audit_events("").await);
+    // Whatever the token says they may do.
+    let gone = &house.supporting_member.id;
+    let audits = anyone.with_token(&stack.token_with_role(gone, "support", "admin"));
+    unknown_caller(audits.audit_events("").await);
 
-    // Reading the record: support.
-    for client in [&house.support.client, &house.back_office] {
+    // Reading the record: auditors and admins.
+    for client in [&house.auditor.client, &house.audits, &house.admin] {
         assert_eq!(client.audit_events("").await.status, 200);
     }
-    for person in [&house.author, &house.outsider] {
-        person
-            .client
-            .audit_events("")
-            .await
-            .refused(403, READ_THE_RECORD);
+    for client in [
+        &house.author.client,
+        &house.outsider.client,
+        &house.support.client,
+        &house.back_office,
+    ] {
+        let refused = client.audit_events("").await;
+        refused.refused(403, READ_THE_RECORD);
     }
     no_token(anyone.audit_events("").await);
 
@@ -282,17 +300,31 @@ async fn users_are_made_by_support_and_deleted_by_themselves_too(stack: Stack) {
     let promoted = anyone.with_token(&stack.token(&house.outsider.id, "support"));
     let created = promoted.create_user("By", "Token", "consumer").await.ok();
     assert_eq!(created["user"]["firstName"], "By");
-    assert_eq!(promoted.audit_events("").await.status, 200);
     let demoted = anyone.with_token(&stack.token(&house.support.id, "consumer"));
     demoted
         .create_user("Eve", "Eve", "consumer")
         .await
         .refused(403, CREATE_USERS);
-    demoted.audit_events("").await.refused(403, READ_THE_RECORD);
-    // But a consumer that does not exist is nobody.
-    let nobody = anyone.with_token(&stack.token(&"0".repeat(32), "consumer"));
-    unknown_caller(nobody.users().await);
-    unknown_caller(nobody.delete_user(&house.author.id).await);
+    let role = |person: &Person, user_type: &str, role: &str| {
+        anyone.with_token(&stack.token_with_role(&person.id, user_type, role))
+    };
+    let demoted = role(&house.support, "support", "member");
+    let refused = demoted.create_user("Eve", "Eve", "consumer").await;
+    refused.refused(403, CREATE_USERS);
+    let promoted = role(&house.outsider, "consumer", "support");
+    let _ = promoted.create_user("By", "Role", "consumer").await.ok();
+    let promoted = role(&house.outsider, "consumer", "auditor");
+    assert_eq!(promoted.audit_events("").await.status, 200);
+    // But a member that does not exist is nobody.
+    let zero = "0".repeat(32);
+    for token in [
+        stack.token(&zero, "consumer"),
+        stack.token_with_role(&zero, "support", "member"),
+    ] {
+        let nobody = anyone.with_token(&token);
+        unknown_caller(nobody.users().await);
+        unknown_caller(nobody.delete_user(&house.author.id).await);
+    }
 
     // Everything needs a token, and nothing gives one.
     let room = house
@@ -375,11 +407,12 @@ fn secrets_are_replaced_without_a_moment_in_which_good_tokens_are_refused() {
             let _ = by_old.users().await.ok();
             let _ = by_new.users().await.ok();
             let printed = stack.hansard(&[
-                "token", "--user", &sam.id, "--type", "support", "--ttl", "60",
+                "token", "--user", &sam.id, "--type", "support", "--role", "auditor", "--ttl", "60",
             ]);
             let printed = String::from_utf8(printed.stdout).unwrap();
             let by_hand = stack.client().with_token(printed.trim());
             let _ = by_hand.users().await.ok();
+            assert_eq!(by_hand.audit_events("").await.status, 200);
 
             std::fs::write(stack.secret_file(), format!("{new}\n")).unwrap();
             stack.restart(Service::CommandApi).await;

@@ -624,6 +624,7 @@ mod tokens {
             "jwt with an invalid userId claim",
             "jwt with an invalid userType claim",
         );
+        let role = "jwt with an invalid role claim";
         let (expired, no_expiry) = ("jwt expired", "jwt without an exp claim");
         let unknown = "the token's user does not exist";
         let tokens = [
@@ -662,6 +663,9 @@ mod tokens {
             (sign(json!({"userId": pair.ada.id.to_uppercase()})), user),
             (sign(json!({"userType": null})), user_type),
             (sign(json!({"userType": "admin"})), user_type),
+            (sign(json!({"role": "root"})), role),
+            (sign(json!({"role": "Admin"})), role),
+            (sign(json!({"role": ["admin"]})), role),
             (sign(json!({"userId": NOBODY})), unknown),
             (stack.token(&gone.id, "consumer"), unknown),
             (stack.token(&gone.id, "support"), unknown),
@@ -679,7 +683,7 @@ mod tokens {
                 client.delete_user(&pair.ada.id).await,
                 client.audit_events("").await,
             ] {
-                // Whether the caller exists is asked last where only support may call.
+                // Whether the caller exists is asked last where only some roles may call.
                 if *reason == unknown && answer.status == 403 {
                     continue;
                 }

@@ -249,7 +249,11 @@ async fn everything_waits_for_the_log(mut stack: Stack) {
     let commands = commands.map(|(method, path, body)| (&ada.client, method, path, body));
     all_are_unavailable(commands.collect()).await;
     for service in [Service::CommandApi, Service::GatewayWs, Service::Projector] {
-        assert_eq!(unready(&stack, service).await, ["log"], "{service:?}");
+        assert_eq!(
+            unready(&stack, service).await,
+            ["log", "keys"],
+            "{service:?}"
+        );
     }
     if stack.options().layout == Layout::FourProcesses {
         assert_eq!(

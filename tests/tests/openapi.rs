@@ -17,6 +17,11 @@ const OPERATIONS: [(&str, &str, &[u16]); 17] = [
     ("delete", "/users/{id}", &[200, 400, 401, 403, 422, 503]),
     (
         "post",
+        "/users/{id}/erase",
+        &[200, 400, 401, 403, 404, 409, 422, 503],
+    ),
+    (
+        "post",
         "/room/initiate",
         &[200, 400, 401, 413, 415, 422, 503],
     ),
@@ -25,7 +30,27 @@ const OPERATIONS: [(&str, &str, &[u16]); 17] = [
         "/room/{roomId}/message",
         &[200, 400, 401, 403, 404, 413, 415, 422, 503],
     ),
-    ("get", "/room", &[200, 400, 401, 503]),
+    (
+        "patch",
+        "/room/{roomId}/message/{messageId}",
+        &[200, 400, 401, 403, 404, 413, 415, 422, 503],
+    ),
+    (
+        "put",
+        "/room/{roomId}/hold",
+        &[200, 400, 401, 403, 404, 413, 415, 422, 503],
+    ),
+    (
+        "delete",
+        "/room/{roomId}/hold",
+        &[200, 400, 401, 403, 404, 422, 503],
+    ),
+    (
+        "get",
+        "/room/{roomId}/message/{messageId}/history",
+        &[200, 400, 401, 403, 404, 503],
+    ),
+    ("get", "/room", &[200, 400, 401, 403, 404, 503]),
     ("get", "/room/{roomId}", &[200, 400, 401, 403, 404, 503]),
     (
         "get",
@@ -41,7 +66,7 @@ const OPERATIONS: [(&str, &str, &[u16]); 17] = [
     (
         "delete",
         "/delete/room/{roomId}",
-        &[200, 400, 401, 403, 422, 503],
+        &[200, 400, 401, 403, 409, 422, 503],
     ),
     (
         "delete",
@@ -144,7 +169,15 @@ fn every_operation_has_its_answers(document: &Value) {
         .iter()
         .map(|it| it["name"].as_str().unwrap())
         .collect();
-    for name in ["page", "limit", "before", "after", "Hansard-Position"] {
+    for name in [
+        "page",
+        "limit",
+        "before",
+        "after",
+        "asOf",
+        "user",
+        "Hansard-Position",
+    ] {
         assert!(names.contains(name), "GET /room says nothing of {name}");
     }
     assert_eq!(
@@ -198,6 +231,11 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
     let posted = client.post(&room, "x").await;
     let message = posted.json["post"]["postId"].as_str().unwrap().to_owned();
     let nobody = "0".repeat(32);
+    let path_of_message = format!("/room/{room}/message/{message}");
+    let text = json!({"messageText": "y"});
+    let (hold, reason) = (format!("/room/{room}/hold"), json!({"reason": "a case"}));
+    let erase = format!("/users/{}/erase", stack.person("Carl").await.id);
+    let as_of = format!("asOf={message}");
     let everything = format!("after={}&wait=20", "0".repeat(16));
 
     let answers: Vec<(&str, &str, Vec<Answer>)> = vec![
@@ -280,6 +318,10 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             vec![
                 client.conversations("").await,
                 client.conversations("page=-1").await,
+                client.conversations(&as_of).await,
+                client
+                    .conversations(&format!("{as_of}&user={nobody}"))
+                    .await,
                 anyone.conversations("").await,
                 client
                     .with_header("hansard-position", &"f".repeat(16))
@@ -293,6 +335,7 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             vec![
                 client.conversation(&room, "").await,
                 client.conversation(&room, "limit=-1").await,
+                client.conversation(&room, &as_of).await,
                 anyone.conversation(&room, "").await,
                 eve.client.conversation(&room, "").await,
                 client.conversation(&nobody, "").await,
@@ -350,9 +393,37 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             "/audit/events",
             vec![
                 anyone.audit_events("").await,
-                client.audit_events("").await,
-                grace.client.audit_events("from=x").await,
+                client.audit_events("from=x").await,
             ],
+        ),
+        (
+            "patch",
+            "/room/{roomId}/message/{messageId}",
+            vec![
+                client
+                    .send(Method::PATCH, &path_of_message, Some(text))
+                    .await,
+            ],
+        ),
+        (
+            "get",
+            "/room/{roomId}/message/{messageId}/history",
+            vec![client.get(&format!("{path_of_message}/history")).await],
+        ),
+        (
+            "put",
+            "/room/{roomId}/hold",
+            vec![client.send(Method::PUT, &hold, Some(reason)).await],
+        ),
+        (
+            "delete",
+            "/room/{roomId}/hold",
+            vec![client.send(Method::DELETE, &hold, None).await],
+        ),
+        (
+            "post",
+            "/users/{id}/erase",
+            vec![client.send(Method::POST, &erase, None).await],
         ),
         (
             "delete",

@@ -1,7 +1,7 @@
 //! A log that holds exactly what a test puts into it: times that jump, bytes that are no events, failures.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,14 +17,17 @@ use futures::StreamExt;
 use keys::{Keyring, Record};
 use uuid::Uuid;
 
-/// A log in memory, for reading only.
+/// A log in memory. What is appended is kept beside what was given, and is not read.
 #[derive(Default)]
 pub struct GivenLog {
+    pub appended: Arc<Mutex<Vec<NewEvent>>>,
     pub events: Vec<Recorded>,
     /// What is to be sealed: the event at each place, unless there are only bytes.
     pub envelopes: Vec<Option<Envelope>>,
     /// Reading fails behind this position.
     pub fails_after: Option<Position>,
+    /// Nothing can be appended.
+    pub is_read_only: bool,
 }
 
 const fn user(number: u128) -> UserId {
@@ -164,8 +167,16 @@ pub fn history() -> GivenLog {
 
 #[async_trait]
 impl EventLog for GivenLog {
-    async fn append(&self, _: NewEvent, _: Expect) -> Result<Appended, LogError> {
-        unreachable!("a replay appends nothing")
+    async fn append(&self, event: NewEvent, _: Expect) -> Result<Appended, LogError> {
+        if self.is_read_only {
+            return Err(LogError::Unavailable("it can't be written".to_owned()));
+        }
+        let mut appended = self.appended.lock().unwrap();
+        appended.push(event);
+        Ok(Appended {
+            position: position((self.events.len() + appended.len()) as u64),
+            duplicate: false,
+        })
     }
 
     async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {

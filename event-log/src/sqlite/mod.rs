@@ -32,7 +32,8 @@ const FALLBACK_POLL: Duration = Duration::from_secs(1);
 /// The log in an SQLite file.
 pub struct SqliteLog {
     incarnation: Incarnation,
-    writer: Writer,
+    /// `None` for a copy, which is only read.
+    writer: Option<Writer>,
     readers: Arc<Readers>,
     /// The last position known to be committed, by this process or another.
     committed: watch::Sender<Position>,
@@ -59,11 +60,34 @@ impl SqliteLog {
         writer::watch_other_processes(path, committed.clone())?;
         Ok(Self {
             incarnation,
-            writer: Writer::start(connection, committed.clone())?,
+            writer: Some(Writer::start(connection, committed.clone())?),
             readers,
             committed,
             signals: Arc::new(LocalSignals::new()),
         })
+    }
+
+    /// Opens a copy of a log in the file `path`, for reading only: one that nobody may write to, by its
+    /// permissions or those of where it is. Nothing is written beside it either.
+    ///
+    /// # Errors
+    /// [`LogError::Unusable`] when the file may be written to, is not the whole of a log, or is no log that this
+    /// version knows.
+    pub async fn open_copy(path: &Path) -> Result<Self, LogError> {
+        let path = path.to_owned();
+        blocking(move || {
+            let connection = schema::open_copy(&path)?;
+            let readers = Arc::new(Readers::of_copy(&path));
+            let last = readers.with(reader::last_position)?;
+            Ok(Self {
+                incarnation: schema::incarnation(&connection)?,
+                writer: None,
+                readers,
+                committed: watch::Sender::new(last),
+                signals: Arc::new(LocalSignals::new()),
+            })
+        })
+        .await
     }
 
     /// Runs a query where blocking is allowed, on a connection of the pool.
@@ -78,7 +102,11 @@ impl SqliteLog {
 #[async_trait]
 impl EventLog for SqliteLog {
     async fn append(&self, event: NewEvent, expect: Expect) -> Result<Appended, LogError> {
-        append_measured(&event, self.writer.append(event.clone(), expect)).await
+        let Some(writer) = &self.writer else {
+            let reason = "it is a copy that was opened for reading only";
+            return Err(LogError::Unusable(reason.to_owned()));
+        };
+        append_measured(&event, writer.append(event.clone(), expect)).await
     }
 
     async fn read(&self, filter: Filter, after: Position) -> Result<Events, LogError> {

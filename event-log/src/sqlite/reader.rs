@@ -25,14 +25,25 @@ const PAGE_BYTES: usize = 4 << 20;
 /// Connections for reading, opened as they are needed.
 pub(super) struct Readers {
     path: PathBuf,
+    open: fn(&Path) -> rusqlite::Result<Connection>,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn new(path: &Path) -> Self {
+        Self::opened_by(schema::open_reader, path)
+    }
+
+    /// The same for a copy, which nobody may write to.
+    pub(super) fn of_copy(path: &Path) -> Self {
+        Self::opened_by(schema::open_reader_of_copy, path)
+    }
+
+    fn opened_by(open: fn(&Path) -> rusqlite::Result<Connection>, path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            open,
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
         }
@@ -53,7 +64,7 @@ impl Readers {
         let run = || -> rusqlite::Result<(Connection, T)> {
             let connection = match idle {
                 Some(connection) => connection,
-                None => schema::open_reader(&self.path)?,
+                None => (self.open)(&self.path)?,
             };
             let answer = query(&connection)?;
             Ok((connection, answer))

@@ -1,8 +1,10 @@
 //! The log's file: its tables, and whether it is a log that this version knows.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
+use url::Url;
 
 use crate::sqlite_file::{self, Kind, failed};
 use crate::{Incarnation, LogError};
@@ -51,6 +53,42 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
+}
+
+/// Opens a copy of a log, which nobody may write to, for reading.
+pub(super) fn open_copy(path: &Path) -> Result<Connection, LogError> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| LogError::Unusable(format!("can't read {shown}: {error}")))?;
+    // Who may do everything may write to what is marked as not to be written to as well.
+    let is_marked = metadata.permissions().readonly();
+    if !is_marked && OpenOptions::new().write(true).open(path).is_ok() {
+        return Err(LogError::Unusable(format!(
+            "{shown} can be written to: if it is a copy, mark it as one that is not to be (chmod a-w)"
+        )));
+    }
+    let mut ahead = path.as_os_str().to_owned();
+    ahead.push("-wal");
+    if std::fs::metadata(&ahead).is_ok_and(|ahead| ahead.len() > 0) {
+        return Err(LogError::Unusable(format!(
+            "{shown} is not the whole of a log, there is a write-ahead file beside it: make a copy with \
+             sqlite3's .backup"
+        )));
+    }
+    let connection = open_reader_of_copy(path).map_err(|error| failed(&error))?;
+    sqlite_file::check_filled(&LOG, &connection, path)?;
+    Ok(connection)
+}
+
+/// Opens another connection to a copy of a log.
+pub(super) fn open_reader_of_copy(path: &Path) -> rusqlite::Result<Connection> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let url = Url::from_file_path(&path).map_err(|()| rusqlite::Error::InvalidPath(path))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Immutable: without locks and files beside it, which could not be made where nobody may write.
+    Connection::open_with_flags(format!("{url}?immutable=1"), flags)
 }
 
 /// The identity that the log was given when it was created.

@@ -20,7 +20,7 @@ use projector::{Options, Status};
 use read_models::{
     Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, HistoryRow, Lease,
     MessageRow, Page, PageStart, Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion,
-    RoomRow, Search, Snapshot, SqliteReadModels, State, UserRow,
+    RoomRow, Search, Snapshot, SqliteReadModels, State, TreeStore, UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -178,6 +178,10 @@ impl Catalogue for Only {
 
     async fn open(&self, _: u32) -> Result<Arc<dyn Projection>, ReadModelError> {
         Ok(self.0.clone())
+    }
+
+    fn tree(&self) -> Arc<dyn TreeStore> {
+        unreachable!("projecting does not need the tree")
     }
 }
 

@@ -9,8 +9,11 @@ use mongodb::bson::{Bson, doc, to_bson};
 use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
+use super::tree::MongoTree;
 use super::{MongoReadModels, QUERY_LIMIT, Store, WRITE_LIMIT, failure, insert, prefix};
-use crate::{Catalogue, Generation, Generations, Projection, ReadModelError, SCHEMA, State};
+use crate::{
+    Catalogue, Generation, Generations, Projection, ReadModelError, SCHEMA, State, TreeStore,
+};
 
 /// The id of the only document.
 const CATALOGUE: &str = "catalogue";
@@ -175,6 +178,10 @@ impl Catalogue for MongoCatalogue {
     async fn open(&self, number: u32) -> Result<Arc<dyn Projection>, ReadModelError> {
         let connection = self.connection.clone();
         Ok(Arc::new(MongoReadModels::generation(connection, number)))
+    }
+
+    fn tree(&self) -> Arc<dyn TreeStore> {
+        Arc::new(MongoTree::new(self.connection.clone()))
     }
 }
 

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use super::tree::{self, SqliteTree};
 use super::{SqliteReadModels, blocking, create_schema, failure, lock, open_reader, open_shared};
-use crate::{Catalogue, Generation, Generations, Projection, ReadModelError, SCHEMA, State};
+use crate::{
+    Catalogue, Generation, Generations, Projection, ReadModelError, SCHEMA, State, TreeStore,
+};
 
 /// The version of `catalogue.sql`.
 const VERSION: i64 = 2;
@@ -37,6 +40,7 @@ impl SqliteCatalogue {
                     other => other,
                 },
             )?;
+            tree::create(&connection).map_err(failure)?;
             Ok(Self {
                 path,
                 connection: Arc::new(Mutex::new(connection)),
@@ -199,6 +203,10 @@ impl Catalogue for SqliteCatalogue {
         Ok(Arc::new(
             SqliteReadModels::open(&self.file_of(number)).await?,
         ))
+    }
+
+    fn tree(&self) -> Arc<dyn TreeStore> {
+        Arc::new(SqliteTree::new(Arc::clone(&self.connection)))
     }
 }
 

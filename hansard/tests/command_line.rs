@@ -280,6 +280,57 @@ fn replaying_does_not_make_a_log() {
 }
 
 #[test]
+fn a_copy_that_nobody_may_write_to_is_replayed_without_a_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(hansard(directory.path(), &["--listen", "127.0.0.1:0"]));
+    let url = format!("http://{}/users", serving.address);
+    runtime().block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client
+            .post(url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("firstName=Ada&lastName=Lovelace&type=consumer");
+        assert_eq!(request.send().await.unwrap().status().as_u16(), 200);
+    });
+    assert_eq!(serving.stop().code(), Some(0));
+
+    let replay = |more: &[&str]| {
+        let arguments = [&["replay", "--format", "text"], more].concat();
+        hansard(directory.path(), &arguments)
+    };
+    let (code, found) = refusal(replay(&["--unrecorded"]));
+    assert!(found.contains("log.db can be written to"), "{found}");
+    assert_eq!(code, 1);
+    let (_, found) = refusal(replay(&["--unrecorded", "--log", "nats://127.0.0.1:1"]));
+    assert!(
+        found.contains("for a copy of a log in an SQLite file"),
+        "{found}"
+    );
+
+    let data = directory.path().join("hansard-data");
+    let copy = data.join("copy.db");
+    let log = rusqlite::Connection::open(data.join("log.db")).unwrap();
+    log.execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+        .unwrap();
+    drop(log);
+    let mut permissions = std::fs::metadata(&copy).unwrap().permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(&copy, permissions).unwrap();
+    let printed = output(replay(&["--unrecorded", "--log", "sqlite:copy.db"]));
+    let text = String::from_utf8(printed.stdout).unwrap();
+    let told = String::from_utf8(printed.stderr).unwrap();
+    assert!(text.contains("\"Ada\" \"Lovelace\""), "{text}{told}");
+
+    // At the pace at which it happened, or faster; and each reading that is recorded adds one event.
+    let lines = |output: Output| String::from_utf8(output.stdout).unwrap().lines().count();
+    let before = lines(output(replay(&[])));
+    let watched = output(replay(&["--speed", "1000", "--output", "-"]));
+    assert_eq!(lines(watched), before + 1);
+    let (_, found) = refusal(replay(&["--speed", "1"]));
+    assert!(found.contains("--speed is for a terminal"), "{found}");
+}
+
+#[test]
 fn the_published_description_of_the_api_is_the_codes() {
     let directory = tempfile::tempdir().unwrap();
     let printed = output(hansard(directory.path(), &["openapi"]));

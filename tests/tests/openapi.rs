@@ -400,6 +400,35 @@ async fn answers_are_as_described(stack: &Stack, document: &Value) {
             ],
         ),
         (
+            "get",
+            "/audit/export",
+            vec![
+                anyone.get("/audit/export").await,
+                client.get("/audit/export").await,
+            ],
+        ),
+        (
+            "get",
+            "/audit/checkpoint",
+            vec![anyone.get("/audit/checkpoint").await],
+        ),
+        (
+            "get",
+            "/audit/proof/{messageId}",
+            vec![
+                anyone.get("/audit/proof/x").await,
+                client.get("/audit/proof/x").await,
+            ],
+        ),
+        (
+            "get",
+            "/audit/consistency",
+            vec![
+                anyone.get("/audit/consistency").await,
+                client.get("/audit/consistency?from=x").await,
+            ],
+        ),
+        (
             "patch",
             "/room/{roomId}/message/{messageId}",
             vec![

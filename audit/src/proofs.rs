@@ -1,6 +1,7 @@
 //! `GET /audit/checkpoint`, `/audit/proof/{messageId}` and `/audit/consistency`: that the record is what it
 //! was, for whoever wants to see for themselves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 use crate::Options;
 use crate::http::authorized;
+use crate::reading::record_reading;
 
 /// When to ask again for what is not covered by a tree head yet, in seconds.
 const SIGNED_SOON: u32 = 10;
@@ -53,7 +55,8 @@ pub(crate) async fn checkpoint(
 /// The proof that the record has an event.
 ///
 /// Of a message by its id, or of any other event by its position. The proof holds all that is needed to
-/// check it offline, with nothing but the public key: `hansard verify proof FILE --key KEY`.
+/// check it offline, with nothing but the public key: `hansard verify proof FILE --key KEY`. That it is handed
+/// out is recorded first, as an event `audit.read`.
 #[utoipa::path(
     get,
     path = "/audit/proof/{messageId}",
@@ -74,13 +77,18 @@ pub(crate) async fn proof(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<InclusionProof>, ApiError> {
-    let (record, _) = authorized(&options, &headers).await?;
+    let (record, claims) = authorized(&options, &headers).await?;
     let position: Position = id
         .parse()
         .map_err(|error| ApiError::validation([("messageId", format!("{error}"))]))?;
     let proven = newest(&options).await?;
     let proof = proven.inclusion(record.log.as_ref(), position).await;
-    Ok(Json(proof.map_err(refused)?))
+    let proof = proof.map_err(refused)?;
+    // It has the event's bytes, which say who did what, where and when.
+    let what = "GET /audit/proof/{messageId}";
+    let filter = BTreeMap::from([("messageId".to_owned(), position.to_string())]);
+    record_reading(&record, Some(claims.user), what, filter).await?;
+    Ok(Json(proof))
 }
 
 /// Which trees.

@@ -154,7 +154,9 @@ async fn what_is_handed_out_holds() {
     given.sign().await;
     let (_, _, later) = get(given.app(), "/audit/checkpoint").await;
     let later = TreeHead::verify(&later, &keys).unwrap();
-    for query in ["from=300", "from=300&to=420"] {
+    // That each proof was handed out is recorded.
+    assert_eq!(later.size, 300 + 5 + 120);
+    for query in ["from=300", "from=300&to=425"] {
         let (status, _, body) = get(given.app(), &format!("/audit/consistency?{query}")).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         let proof: ConsistencyProof = serde_json::from_str(&body).unwrap();

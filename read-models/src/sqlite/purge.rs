@@ -4,13 +4,18 @@
 //! left: the index of words, whose older parts keep the words of removed rows until they are merged, and the
 //! write-ahead log, which has pages as they were.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteReadModels, failure};
+use super::{BUSY_TIMEOUT, SqliteReadModels, failure};
 use crate::ReadModelError;
 
 /// Pages of the index that are merged at a time: the projection and its heartbeat wait no longer than that takes.
 const PAGES: i64 = 500;
+
+/// How long readers are waited for: less than the heartbeat may stand still.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl SqliteReadModels {
     /// See [`crate::Projection::purge`].
@@ -63,10 +68,10 @@ fn merge(connection: &Connection, pages: i64) -> Result<bool, ReadModelError> {
 
 /// Brings everything in the write-ahead log into the database and empties it.
 fn truncate_log(connection: &Connection) -> Result<(), ReadModelError> {
-    let busy: bool = connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-        .map_err(failure)?;
-    match busy {
+    connection.busy_timeout(PATIENCE).map_err(failure)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failure)?;
+    match busy.map_err(failure)? {
         false => Ok(()),
         true => Err(ReadModelError::Unavailable(
             "somebody still reads from the write-ahead log what has been erased".to_owned(),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use ::keys::{KeyStore, Keyring, KeysUrl, MasterKeys, Record};
-use event_log::LogUrl;
+use anyhow::Context as _;
+use event_log::{EventLog, LogUrl, SqliteLog};
 use platform::Context;
-use platform::startup::open_keys;
+use platform::startup::{open_keyring, open_keys};
 use read_models::{Catalogue, ReadModelsUrl};
 
 /// Opens the log and its keys; see [`check_log`].

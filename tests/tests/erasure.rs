@@ -116,7 +116,7 @@ async fn an_erased_user_is_gone_for_ever_and_the_record_stays(stack: Stack) {
     assert_eq!(found["messages"], json!([]));
     let history = grace.client.history(&room, &first).await.ok();
     assert_eq!(history["history"]["erased"], true);
-    ada.client.post(&room, "I am back").await.expect(401);
+    let _ = ada.client.post(&room, "I am back").await.expect(401);
 
     // The events stand as they were, and nobody can open them.
     let after = raw(&stack).await;
@@ -140,7 +140,7 @@ async fn an_erased_user_is_gone_for_ever_and_the_record_stays(stack: Stack) {
 
     // No file of Hansard's has it any more.
     let mut places = vec![stack.data_directory()];
-    if stack.backend() == Backend::Distributed {
+    if stack.options().backend == Backend::Distributed {
         places.push(stack.log_directory());
     }
     eventually("no file has the secret", Duration::from_secs(60), || {

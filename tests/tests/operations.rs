@@ -292,9 +292,14 @@ async fn health_is_reported(stack: &Stack) {
         let checks = ready["checks"].as_object().unwrap();
         let names: Vec<&str> = checks.keys().map(String::as_str).collect();
         let expected: &[&str] = match (stack.options().layout, service) {
-            (Layout::OneProcess, _) | (_, Service::Projector) => {
-                &["deadLetters", "keys", "log", "projection", "readModels"]
-            }
+            (Layout::OneProcess, _) | (_, Service::Projector) => &[
+                "deadLetters",
+                "keys",
+                "log",
+                "projection",
+                "readModels",
+                "tree",
+            ],
             (_, Service::QueryApi) => &["projection", "readModels"],
             (_, Service::GatewayWs) => &["keys", "log"],
             _ => {

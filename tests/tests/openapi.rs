@@ -74,6 +74,11 @@ const OPERATIONS: [(&str, &str, &[u16]); 25] = [
         &[200, 400, 401, 403, 404, 503],
     ),
     ("get", "/audit/consistency", &[200, 400, 401, 403, 503]),
+    (
+        "get",
+        "/room/{roomId}/message/{messageId}/history",
+        &[200, 400, 401, 403, 404, 503],
+    ),
 ];
 
 #[test]

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub use events::{Expect, Position};
 pub use follower::{Followed, follow_forever};
-pub use jetstream::{JetStreamLog, NatsConnection};
+pub use jetstream::{JetStreamLog, NatsConnection, api::code as jetstream_code};
 pub use signals::{Listening, MAX_SIGNAL_BYTES, Signal, Signals};
 pub use sqlite::SqliteLog;
 pub use url::{Credentials, DEFAULT_STREAM, InvalidLogUrl, LogUrl, NatsAddress};

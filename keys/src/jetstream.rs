@@ -14,12 +14,12 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
-    Compression, Config, DiscardPolicy, RawMessage, RetentionPolicy, StorageType,
+    Compression, Config, DiscardPolicy, RetentionPolicy, StorageType,
 };
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use event_log::{NatsAddress, NatsConnection};
+use event_log::{NatsAddress, NatsConnection, jetstream_code as code};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -39,16 +39,6 @@ const HISTORY: i64 = 64;
 
 /// How many keys are read at a time in a listing.
 const AT_ONCE: usize = 64;
-
-/// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
-mod code {
-    pub(super) const CLUSTER_NOT_AVAILABLE: u64 = 10_008;
-    pub(super) const NO_MESSAGE_FOUND: u64 = 10_037;
-    pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
-    pub(super) const WRONG_LAST_SEQUENCE: u64 = 10_071;
-    /// Another message for the same subject is on its way through the replicas.
-    pub(super) const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10_164;
-}
 
 /// Keys in a bucket of JetStream's key-value store. Clones share the connection.
 #[derive(Clone)]
@@ -72,11 +62,6 @@ struct StreamInfo {
 struct StreamState {
     #[serde(default)]
     subjects: std::collections::HashMap<String, u64>,
-}
-
-#[derive(Deserialize)]
-struct Fetched {
-    message: RawMessage,
 }
 
 #[derive(Deserialize)]
@@ -147,25 +132,16 @@ impl JetStreamKeys {
 
     /// The stream's settings and state; `None` when there is no such stream.
     async fn info(&self, question: serde_json::Value) -> Result<Option<StreamInfo>, KeyError> {
-        let request = format!("STREAM.INFO.{}", self.stream());
-        match self.api(&request, &question).await? {
-            Response::Ok(info) => Ok(Some(info)),
-            Response::Err { error } if error.error_code().0 == code::STREAM_NOT_FOUND => Ok(None),
-            Response::Err { error } => Err(self.unavailable(&error)),
-        }
+        let (stream, question) = (self.stream(), question.to_string().into_bytes());
+        let info = self.connection.stream_info(&stream, question, deadline());
+        Ok(info.await?)
     }
 
-    /// The first message of the stream that `query` asks for (a message get request of the JetStream API), by
-    /// the stream's leader, which alone is sure to know every acknowledged one.
+    /// The first message of the stream that `query` asks for.
     async fn fetch(&self, query: serde_json::Value) -> Result<Option<StreamMessage>, KeyError> {
-        let request = format!("STREAM.MSG.GET.{}", self.stream());
-        match self.api::<Fetched>(&request, &query).await? {
-            Response::Ok(fetched) => StreamMessage::try_from(fetched.message)
-                .map(Some)
-                .map_err(|error| self.unavailable(&error)),
-            Response::Err { error } if error.error_code().0 == code::NO_MESSAGE_FOUND => Ok(None),
-            Response::Err { error } => Err(self.unavailable(&error)),
-        }
+        let stream = self.stream();
+        let message = self.connection.message(&stream, &query, deadline());
+        Ok(message.await?)
     }
 
     async fn last(&self, slot: Slot) -> Result<Option<Last>, KeyError> {
@@ -188,7 +164,7 @@ impl JetStreamKeys {
     /// Writes to a slot whose last message is the one at `expected` (0: has none). `None` when it is another
     /// one, perhaps by an earlier try of the same.
     async fn write(&self, slot: Slot, kept: &Kept, expected: u64) -> Result<Option<u64>, KeyError> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = deadline();
         let subject = self.subject(slot);
         let payload = written(kept).to_string();
         let mut headers = HeaderMap::new();
@@ -265,13 +241,7 @@ impl JetStreamKeys {
         payload: &impl Serialize,
     ) -> Result<Response<T>, KeyError> {
         let payload = serde_json::to_vec(payload).map_err(|error| self.unavailable(&error))?;
-        let deadline = Instant::now() + DEADLINE;
-        let subject = format!("$JS.API.{request}");
-        let answer = self
-            .connection
-            .request(&subject, None, payload.into(), deadline)
-            .await?;
-        serde_json::from_slice(&answer.payload).map_err(|error| self.unavailable(&error))
+        Ok(self.connection.api(request, payload, deadline()).await?)
     }
 
     fn stream(&self) -> String {
@@ -297,6 +267,11 @@ impl JetStreamKeys {
     fn unusable(&self, reason: &str) -> KeyError {
         KeyError::Unusable(format!("{}: {reason}", self.hosts))
     }
+}
+
+/// Until when what begins now is tried.
+fn deadline() -> Instant {
+    Instant::now() + DEADLINE
 }
 
 #[async_trait]

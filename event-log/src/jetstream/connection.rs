@@ -1,5 +1,6 @@
 //! The connection to the servers: it comes back by itself, and no request hangs for ever.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
@@ -255,7 +256,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn unavailable(&self, reason: &str) -> LogError {
+    pub(super) fn unavailable(&self, reason: &(impl Display + ?Sized)) -> LogError {
         LogError::Unavailable(format!("{}: {reason}", self.hosts))
     }
 }

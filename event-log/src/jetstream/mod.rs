@@ -4,6 +4,7 @@
 //! same message is sent again with the same message id, and a conflict is looked into before it is
 //! reported.
 
+pub mod api;
 mod connection;
 mod delivery;
 mod monitor;
@@ -16,7 +17,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, PersistenceMode, RawMessage, RetentionPolicy, StorageType,
+    Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
 };
 use async_nats::{HeaderMap, HeaderValue};
 use async_trait::async_trait;
@@ -25,7 +26,6 @@ use events::{Expect, Position, RoomId, Subject, Timestamp};
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -35,6 +35,7 @@ use crate::{
     Appended, EventLog, Events, ExpectText, Filter, Incarnation, LogError, NatsAddress, NewEvent,
     Recorded, Signals, Tail, append_measured,
 };
+use api::code;
 use connection::Connection;
 use delivery::Delivery;
 use signals::NatsSignals;
@@ -70,19 +71,6 @@ const CONCURRENT_READS: usize = 64;
 /// beginning: 1 room 0.16 s, 10 rooms 1.3 s, 30 rooms 3.4 s, 100 rooms 12 s, and everything 3.4 s.
 const ROOMS_PICKED_BY_SERVER: usize = 30;
 
-/// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
-mod code {
-    pub(super) const CLUSTER_NOT_AVAILABLE: u64 = 10_008;
-    pub(super) const NO_MESSAGE_FOUND: u64 = 10_037;
-    pub(super) const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
-    pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
-    pub(super) const NOT_THE_EXPECTED_STREAM: u64 = 10_060;
-    pub(super) const WRONG_LAST_SEQUENCE: u64 = 10_071;
-    pub(super) const DUPLICATE_IN_PROCESS: u64 = 10_158;
-    /// Another message for the same subject is on its way through the replicas.
-    pub(super) const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10_164;
-}
-
 /// The log in a JetStream stream.
 #[derive(Clone)]
 pub struct JetStreamLog {
@@ -106,11 +94,6 @@ struct StreamInfo {
 #[derive(Deserialize)]
 struct StreamState {
     last_seq: u64,
-}
-
-#[derive(Deserialize)]
-struct FetchedMessage {
-    message: RawMessage,
 }
 
 impl JetStreamLog {
@@ -166,10 +149,9 @@ impl JetStreamLog {
             .map_err(|error| LogError::Unusable(format!("its settings can't be sent: {error}")))?;
         tracing::info!(%stream, "creating the stream");
         // Several processes may do this at once: the same settings again are no error.
-        match self
-            .api(&format!("STREAM.CREATE.{stream}"), payload)
-            .await?
-        {
+        let request = format!("STREAM.CREATE.{stream}");
+        let deadline = Instant::now() + READ_DEADLINE;
+        match self.connection.api(&request, payload, deadline).await? {
             Response::Ok(info) => Ok(info),
             Response::Err { error } => Err(LogError::Unusable(format!(
                 "the stream {stream} at {} can't be created: {error}",
@@ -180,12 +162,10 @@ impl JetStreamLog {
 
     /// The stream's settings and state; `None` when there is no such stream.
     async fn info(&self) -> Result<Option<StreamInfo>, LogError> {
-        let request = format!("STREAM.INFO.{}", self.address.stream);
-        match self.api(&request, Vec::new()).await? {
-            Response::Ok(info) => Ok(Some(info)),
-            Response::Err { error } if error.error_code().0 == code::STREAM_NOT_FOUND => Ok(None),
-            Response::Err { error } => Err(self.unavailable(&error)),
-        }
+        let deadline = Instant::now() + READ_DEADLINE;
+        self.connection
+            .stream_info(&self.address.stream, Vec::new(), deadline)
+            .await
     }
 
     async fn existing_info(&self) -> Result<StreamInfo, LogError> {
@@ -199,21 +179,6 @@ impl JetStreamLog {
         })
     }
 
-    /// One request to the JetStream API.
-    async fn api<T: DeserializeOwned>(
-        &self,
-        request: &str,
-        payload: Vec<u8>,
-    ) -> Result<Response<T>, LogError> {
-        let deadline = Instant::now() + READ_DEADLINE;
-        let subject = format!("$JS.API.{request}");
-        let answer = self
-            .connection
-            .request(&subject, None, payload.into(), deadline)
-            .await?;
-        serde_json::from_slice(&answer.payload).map_err(|error| self.unavailable(&error))
-    }
-
     /// One message of the stream, read by `query` (a message get request of the JetStream API). `latest`
     /// asks the stream's leader, which alone is sure to know every acknowledged append.
     async fn fetch(
@@ -222,20 +187,11 @@ impl JetStreamLog {
         latest: bool,
     ) -> Result<Option<StreamMessage>, LogError> {
         let stream = &self.address.stream;
-        let payload = query.to_string().into_bytes();
-        if latest || !self.direct {
-            let request = format!("STREAM.MSG.GET.{stream}");
-            return match self.api::<FetchedMessage>(&request, payload).await? {
-                Response::Ok(fetched) => StreamMessage::try_from(fetched.message)
-                    .map(Some)
-                    .map_err(|error| self.unavailable(&error)),
-                Response::Err { error } if error.error_code().0 == code::NO_MESSAGE_FOUND => {
-                    Ok(None)
-                }
-                Response::Err { error } => Err(self.unavailable(&error)),
-            };
-        }
         let deadline = Instant::now() + READ_DEADLINE;
+        if latest || !self.direct {
+            return self.connection.message(stream, &query, deadline).await;
+        }
+        let payload = query.to_string().into_bytes();
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let answer = self
             .connection
@@ -244,9 +200,9 @@ impl JetStreamLog {
         match answer.status {
             None => StreamMessage::try_from(answer)
                 .map(Some)
-                .map_err(|error| self.unavailable(&error)),
+                .map_err(|error| self.connection.unavailable(&error)),
             Some(async_nats::StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(self.unavailable(&format!(
+            Some(status) => Err(self.connection.unavailable(&format!(
                 "{status} {}",
                 answer.description.unwrap_or_default()
             ))),
@@ -269,7 +225,7 @@ impl JetStreamLog {
                 )
                 .await?;
             let response: Response<PublishAck> = serde_json::from_slice(&answer.payload)
-                .map_err(|error| self.unavailable(&error))?;
+                .map_err(|error| self.connection.unavailable(&error))?;
             let error = match response {
                 Response::Ok(ack) => {
                     return Ok(Appended {
@@ -300,7 +256,7 @@ impl JetStreamLog {
                 {
                     tokio::time::sleep(NOT_READY_PAUSE).await;
                 }
-                _ => return Err(self.unavailable(&error)),
+                _ => return Err(self.connection.unavailable(&error)),
             }
         }
     }
@@ -381,10 +337,6 @@ impl JetStreamLog {
         let subjects = selection.subjects.clone();
         let stream = &self.address.stream;
         Delivery::start(&self.connection, stream, subjects, after, turn).await
-    }
-
-    fn unavailable(&self, reason: &dyn std::fmt::Display) -> LogError {
-        LogError::Unavailable(format!("{}: {reason}", self.address.hosts()))
     }
 }
 

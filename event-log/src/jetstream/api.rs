@@ -1,0 +1,89 @@
+//! Requests to the JetStream API, for the log and for what else is kept in streams on the same servers.
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::RawMessage;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use crate::LogError;
+
+/// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
+pub mod code {
+    #![allow(missing_docs)]
+    pub const CLUSTER_NOT_AVAILABLE: u64 = 10_008;
+    pub const NO_MESSAGE_FOUND: u64 = 10_037;
+    pub const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
+    pub const STREAM_NOT_FOUND: u64 = 10_059;
+    pub const NOT_THE_EXPECTED_STREAM: u64 = 10_060;
+    pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
+    pub const DUPLICATE_IN_PROCESS: u64 = 10_158;
+    /// Another message for the same subject is on its way through the replicas.
+    pub const WRONG_LAST_SEQUENCE_CONSTANT: u64 = 10_164;
+}
+
+#[derive(Deserialize)]
+struct Fetched {
+    message: RawMessage,
+}
+
+impl Connection {
+    /// One request to the JetStream API, which must bear repetition until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Self::request`]; [`LogError::Unavailable`] also for an answer that can't be read.
+    pub async fn api<T: DeserializeOwned>(
+        &self,
+        request: &str,
+        payload: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Response<T>, LogError> {
+        let subject = format!("$JS.API.{request}");
+        let answer = self
+            .request(&subject, None, payload.into(), deadline)
+            .await?;
+        serde_json::from_slice(&answer.payload).map_err(|error| self.unavailable(&error))
+    }
+
+    /// What the server tells of a stream; `None` when there is no such stream.
+    ///
+    /// # Errors
+    /// As [`Self::api`]; [`LogError::Unavailable`] also when the server refuses.
+    pub async fn stream_info<T: DeserializeOwned>(
+        &self,
+        stream: &str,
+        question: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Option<T>, LogError> {
+        let request = format!("STREAM.INFO.{stream}");
+        match self.api(&request, question, deadline).await? {
+            Response::Ok(info) => Ok(Some(info)),
+            Response::Err { error } if error.error_code().0 == code::STREAM_NOT_FOUND => Ok(None),
+            Response::Err { error } => Err(self.unavailable(&error)),
+        }
+    }
+
+    /// The message of a stream that `query` asks for (a message get request), by the stream's leader, which alone
+    /// is sure to know every acknowledged one.
+    ///
+    /// # Errors
+    /// As [`Self::stream_info`].
+    pub async fn message(
+        &self,
+        stream: &str,
+        query: &serde_json::Value,
+        deadline: Instant,
+    ) -> Result<Option<StreamMessage>, LogError> {
+        let request = format!("STREAM.MSG.GET.{stream}");
+        let query = query.to_string().into_bytes();
+        match self.api::<Fetched>(&request, query, deadline).await? {
+            Response::Ok(fetched) => StreamMessage::try_from(fetched.message)
+                .map(Some)
+                .map_err(|error| self.unavailable(&error)),
+            Response::Err { error } if error.error_code().0 == code::NO_MESSAGE_FOUND => Ok(None),
+            Response::Err { error } => Err(self.unavailable(&error)),
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::http::authorized;
 use crate::reading::record_reading;
 
 /// When to ask again for what is not covered by a tree head yet, in seconds.
-const SIGNED_SOON: u32 = 10;
+pub(crate) const SIGNED_SOON: u32 = 10;
 
 /// The newest signed tree head.
 ///

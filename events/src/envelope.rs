@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::payload::{self, Opened, Payload};
+use crate::payload::{self, Opened, Payload, Sealed};
 use crate::seal::{self, DataKey, KeyId, Month};
 use crate::{Event, Timestamp, UserId};
 
@@ -219,8 +219,10 @@ impl Envelope {
     pub fn encode(&self, keys: &[DataKey]) -> Vec<u8> {
         let version = self.event.version();
         let bound_to = self.bound_to(version);
-        let payload = Payload::of(&self.event, |text| seal::seal(text, keys, &bound_to));
-        self.write(version, &payload)
+        match Sealed::of(&self.event, |text| seal::seal(text, keys, &bound_to)) {
+            Some(data) => self.write(version, &data),
+            None => self.to_json(),
+        }
     }
 
     /// The event as JSON for who reads the record: as it stands in the log, but with its personal texts opened;
@@ -282,9 +284,13 @@ impl<'a> Encoded<'a> {
     pub fn key_ids(&self) -> Vec<KeyId> {
         match &self.payload {
             Payload::Plain(_) => Vec::new(),
-            Payload::UserCreated(data) => vec![KeyId::Person(data.user_id)],
-            Payload::MessagePosted(data) => message_keys(data.author, data.room_id, self.at),
-            Payload::MessageEdited(data) => message_keys(data.author, data.room_id, data.posted_at),
+            Payload::Sealed(Sealed::UserCreated(data)) => vec![KeyId::Person(data.user_id)],
+            Payload::Sealed(Sealed::MessagePosted(data)) => {
+                message_keys(data.author, data.room_id, self.at)
+            }
+            Payload::Sealed(Sealed::MessageEdited(data)) => {
+                message_keys(data.author, data.room_id, data.posted_at)
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! The `data` of an event, in every version ever written.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -13,6 +15,13 @@ use crate::{
 pub(crate) enum Payload {
     /// All of the event.
     Plain(Box<Event>),
+    /// An event whose personal texts are sealed.
+    Sealed(Sealed),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Sealed {
     UserCreated(SealedUserCreated),
     MessagePosted(SealedMessagePosted),
     MessageEdited(SealedMessageEdited),
@@ -51,8 +60,8 @@ pub(crate) struct SealedMessageEdited {
 /// What is sealed of a message.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Text {
-    message_text: String,
+struct Text<'a> {
+    message_text: Cow<'a, str>,
 }
 
 /// `user.created` with its texts as they are: version 1, and how it is shown to who reads the record.
@@ -108,6 +117,11 @@ pub(crate) fn parse(
             read(event_type, version, data).map(|it| Payload::Plain(Box::new(Event::$variant(it))))
         };
     }
+    macro_rules! sealed {
+        ($variant:ident) => {
+            read(event_type, version, data).map(|it| Payload::Sealed(Sealed::$variant(it)))
+        };
+    }
     // One arm for each version ever written; an old one is read as it was and turned into the newest.
     match (event_type, version) {
         ("user.created", 1) => {
@@ -121,7 +135,7 @@ pub(crate) fn parse(
                 user_type: data.user_type,
             }))))
         }
-        ("user.created", 2) => read(event_type, version, data).map(Payload::UserCreated),
+        ("user.created", 2) => sealed!(UserCreated),
         ("user.deleted", 1) => plain!(UserDeleted),
         ("user.erased", 1) => plain!(UserErased),
         ("room.initiated", 1) => plain!(RoomInitiated),
@@ -137,8 +151,8 @@ pub(crate) fn parse(
             });
             Ok(Payload::Plain(Box::new(event)))
         }
-        ("message.posted", 2) => read(event_type, version, data).map(Payload::MessagePosted),
-        ("message.edited", 1) => read(event_type, version, data).map(Payload::MessageEdited),
+        ("message.posted", 2) => sealed!(MessagePosted),
+        ("message.edited", 1) => sealed!(MessageEdited),
         ("message.deleted", 1) => plain!(MessageDeleted),
         ("message.expired", 1) => plain!(MessageExpired),
         ("conversation.read", 1) => plain!(ConversationRead),
@@ -150,10 +164,16 @@ pub(crate) fn parse(
     }
 }
 
-impl Payload {
-    /// The data to write, with what is personal sealed by `seal`.
-    pub(crate) fn of(event: &Event, seal: impl Fn(&[u8]) -> String) -> Self {
-        match event {
+impl Sealed {
+    /// The data to write of an event that has personal texts, sealed by `seal`; `None` of one that has none.
+    pub(crate) fn of(event: &Event, seal: impl Fn(&[u8]) -> String) -> Option<Self> {
+        let seal_text = |text: &Option<String>| {
+            let text = text.as_ref().map(|text| Text {
+                message_text: text.into(),
+            });
+            seal(&json(&text))
+        };
+        Some(match event {
             Event::UserCreated(event) => Self::UserCreated(SealedUserCreated {
                 user_id: event.user_id,
                 user_type: event.user_type,
@@ -162,24 +182,26 @@ impl Payload {
             Event::MessagePosted(event) => Self::MessagePosted(SealedMessagePosted {
                 room_id: event.room_id,
                 author: event.author,
-                sealed: seal(&json(&text(event.message_text.as_ref()))),
+                sealed: seal_text(&event.message_text),
             }),
             Event::MessageEdited(event) => Self::MessageEdited(SealedMessageEdited {
                 room_id: event.room_id,
                 message_id: event.message_id,
                 author: event.author,
                 posted_at: event.posted_at,
-                sealed: seal(&json(&text(event.message_text.as_ref()))),
+                sealed: seal_text(&event.message_text),
             }),
-            plain => Self::Plain(Box::new(plain.clone())),
-        }
+            _ => return None,
+        })
     }
+}
 
+impl Payload {
     /// The event without its personal texts, and these as they are sealed.
     pub(crate) fn unopened(self) -> (Event, Option<String>) {
         match self {
             Self::Plain(event) => (*event, None),
-            Self::UserCreated(data) => {
+            Self::Sealed(Sealed::UserCreated(data)) => {
                 let event = UserCreated {
                     user_id: data.user_id,
                     names: None,
@@ -187,7 +209,7 @@ impl Payload {
                 };
                 (Event::UserCreated(event), Some(data.sealed))
             }
-            Self::MessagePosted(data) => {
+            Self::Sealed(Sealed::MessagePosted(data)) => {
                 let event = MessagePosted {
                     room_id: data.room_id,
                     author: data.author,
@@ -195,7 +217,7 @@ impl Payload {
                 };
                 (Event::MessagePosted(event), Some(data.sealed))
             }
-            Self::MessageEdited(data) => {
+            Self::Sealed(Sealed::MessageEdited(data)) => {
                 let event = MessageEdited {
                     room_id: data.room_id,
                     message_id: data.message_id,
@@ -221,32 +243,15 @@ pub(crate) fn fill_in(event: &mut Event, opened: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn text(text: Option<&String>) -> Option<Text> {
-    text.map(|text| Text {
-        message_text: text.clone(),
-    })
-}
-
 fn opened_text(opened: &[u8]) -> Option<Option<String>> {
-    let text: Option<Text> = serde_json::from_slice(opened).ok()?;
-    Some(text.map(|text| text.message_text))
+    let text: Option<Text<'_>> = serde_json::from_slice(opened).ok()?;
+    Some(text.map(|text| text.message_text.into_owned()))
 }
 
 // Texts can't fail to be serialised.
 #[allow(clippy::expect_used)]
 fn json(texts: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(texts).expect("texts are JSON")
-}
-
-impl Serialize for Payload {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Plain(event) => Opened(event).serialize(serializer),
-            Self::UserCreated(data) => data.serialize(serializer),
-            Self::MessagePosted(data) => data.serialize(serializer),
-            Self::MessageEdited(data) => data.serialize(serializer),
-        }
-    }
 }
 
 /// An event's data with the personal texts as they are.

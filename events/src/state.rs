@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{Envelope, Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId, UserType};
+use crate::{
+    Envelope, Event, MessageId, Position, RoomId, RoomType, Timestamp, UserDeleted, UserErased,
+    UserId, UserType,
+};
 
 /// A user as the last event of its subject leaves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,26 +45,24 @@ impl User {
                 erased: false,
                 position,
             }),
-            Event::UserDeleted(event) => Some(Self {
-                id: event.user_id,
+            Event::UserDeleted(UserDeleted {
+                user_id,
+                user_type,
+                created_at,
+            })
+            | Event::UserErased(UserErased {
+                user_id,
+                user_type,
+                created_at,
+            }) => Some(Self {
+                id: *user_id,
                 first_name: String::new(),
                 last_name: String::new(),
-                user_type: event.user_type,
-                created_at: event.created_at,
+                user_type: *user_type,
+                created_at: *created_at,
                 updated_at: envelope.at,
                 deleted: true,
-                erased: false,
-                position,
-            }),
-            Event::UserErased(event) => Some(Self {
-                id: event.user_id,
-                first_name: String::new(),
-                last_name: String::new(),
-                user_type: event.user_type,
-                created_at: event.created_at,
-                updated_at: envelope.at,
-                deleted: true,
-                erased: true,
+                erased: matches!(envelope.event, Event::UserErased(_)),
                 position,
             }),
             _ => None,

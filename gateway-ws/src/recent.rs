@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use events::{Envelope, Event, Position, UserId};
+use events::{Envelope, Event, MessageEdited, MessagePosted, Position, UserId};
 
 /// Of how many bytes the events may be together.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -57,14 +57,19 @@ impl Recent {
     /// Forgets what `user` wrote; that something was written stays known.
     pub fn forget_texts_of(&mut self, user: UserId) {
         for kept in &mut self.events {
-            if matches!(&kept.event.1.event, Event::MessagePosted(it) if it.author == user)
-                || matches!(&kept.event.1.event, Event::MessageEdited(it) if it.author == user)
+            let (Event::MessagePosted(MessagePosted { author, .. })
+            | Event::MessageEdited(MessageEdited { author, .. })) = &kept.event.1.event
+            else {
+                continue;
+            };
+            if *author != user {
+                continue;
+            }
+            if let Event::MessagePosted(MessagePosted { message_text, .. })
+            | Event::MessageEdited(MessageEdited { message_text, .. }) =
+                &mut Arc::make_mut(&mut kept.event.1).event
             {
-                match &mut Arc::make_mut(&mut kept.event.1).event {
-                    Event::MessagePosted(event) => event.message_text = None,
-                    Event::MessageEdited(event) => event.message_text = None,
-                    _ => {}
-                }
+                *message_text = None;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Opening a log and read models that must be there already.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ::keys::{KeyStore, Keyring, KeysUrl, MasterKeys, Record};
@@ -24,14 +25,20 @@ pub(crate) async fn open_existing_log(context: &Context) -> anyhow::Result<Arc<d
 /// A SQLite file that is not there is an error. Opening would make an empty log: the last thing that somebody
 /// who asks about the record wants.
 fn check_log(context: &Context) -> anyhow::Result<()> {
-    if let LogUrl::Sqlite(path) = &context.config.log {
-        let file = context.config.data_dir.join(path);
-        anyhow::ensure!(
-            file.exists(),
-            "there is no log at {}; say where it is with --data-dir or --log",
-            file.display()
-        );
+    match &context.config.log {
+        LogUrl::Sqlite(path) => check_file(context, path, "log", "--log"),
+        LogUrl::Nats(_) => Ok(()),
     }
+}
+
+/// That the file of `what`, which `flag` names, is there.
+fn check_file(context: &Context, path: &Path, what: &str, flag: &str) -> anyhow::Result<()> {
+    let file = context.config.data_dir.join(path);
+    anyhow::ensure!(
+        file.exists(),
+        "there is no {what} at {}; say where it is with --data-dir or {flag}",
+        file.display()
+    );
     Ok(())
 }
 
@@ -53,12 +60,7 @@ pub(crate) async fn open_existing_keys(
     context: &Context,
 ) -> anyhow::Result<(Arc<dyn KeyStore>, MasterKeys)> {
     if let KeysUrl::Sqlite(path) = context.config.keys_url() {
-        let file = context.config.data_dir.join(path);
-        anyhow::ensure!(
-            file.exists(),
-            "there is no key store at {}; say where it is with --data-dir or --keys",
-            file.display()
-        );
+        check_file(context, &path, "key store", "--keys")?;
     }
     let (store, masters) = open_keys(&context.config, &context.shutdown).await?;
     // Refuses those of another store.
@@ -79,12 +81,7 @@ pub(crate) async fn open_existing_catalogue(
     context: &Context,
 ) -> anyhow::Result<Arc<dyn Catalogue>> {
     if let ReadModelsUrl::Sqlite(path) = &context.config.read_models {
-        let file = context.config.data_dir.join(path);
-        anyhow::ensure!(
-            file.exists(),
-            "there is no file of read models at {}; say where it is with --data-dir or --read-models",
-            file.display()
-        );
+        check_file(context, path, "file of read models", "--read-models")?;
     }
     context.open_catalogue().await
 }

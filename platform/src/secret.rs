@@ -14,7 +14,7 @@ use crate::startup::ensure_data_dir;
 /// # Errors
 /// One sentence that names the file.
 pub(crate) fn generated(config: &Config, name: &str) -> Result<PathBuf, ConfigError> {
-    generated_as(config, name, in_hexadecimal)
+    generated_as(config, name, |bytes| Ok(in_hexadecimal(bytes)))
 }
 
 /// As [`generated`], with the secret written as `write` says.
@@ -24,12 +24,12 @@ pub(crate) fn generated(config: &Config, name: &str) -> Result<PathBuf, ConfigEr
 pub(crate) fn generated_as(
     config: &Config,
     name: &str,
-    write: impl FnOnce([u8; 32]) -> String,
+    write: impl FnOnce([u8; 32]) -> Result<String, ConfigError>,
 ) -> Result<PathBuf, ConfigError> {
     ensure_data_dir(config)?;
     let file = config.data_dir.join(name);
     if !file.exists() {
-        create_secret(&file, &write(rand::random())).map_err(|error| {
+        create_secret(&file, &write(rand::random())?).map_err(|error| {
             let name = file.display();
             ConfigError::new(format!("can't create the secret file {name}: {error}"))
         })?;
@@ -58,6 +58,6 @@ fn create_secret(file: &Path, secret: &str) -> std::io::Result<()> {
 }
 
 /// As two lower-case digits a byte.
-pub(crate) fn in_hexadecimal(bytes: [u8; 32]) -> String {
+fn in_hexadecimal(bytes: [u8; 32]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

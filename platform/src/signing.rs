@@ -43,7 +43,7 @@ fn file(config: &Config) -> Result<PathBuf, ConfigError> {
             // Names tell logs apart; one that is made up must be different each time.
             let id: [u8; 4] = rand::random();
             let name = format!("hansard/{:08x}", u32::from_be_bytes(id));
-            new(&name, seed).map_or_else(|error| error.to_string(), |key| key.expose().to_owned())
+            Ok(new(&name, seed)?.expose().to_owned())
         }),
     }
 }

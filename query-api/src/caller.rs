@@ -10,6 +10,13 @@ use read_models::RoomRow;
 
 use crate::{Options, POSITION_WAIT};
 
+/// Who asks.
+pub(crate) struct Somebody {
+    pub(crate) id: UserId,
+    /// Whether it is a user of the chat.
+    pub(crate) is_user: bool,
+}
+
 impl Options {
     /// Waits until the read models have reached the position in the `Hansard-Position` header, if there
     /// is one: a client that sends back what a command answered reads its own writes from every replica,
@@ -35,13 +42,26 @@ impl Options {
     /// The caller of a route that is about somebody's own rooms: a token is needed in every mode, and its
     /// user must exist.
     pub(crate) async fn member(&self, headers: &HeaderMap) -> Result<UserId, ApiError> {
+        let caller = self.somebody(headers).await?;
+        match caller.is_user {
+            true => Ok(caller.id),
+            false => Err(ApiError::invalid_token("the token's user does not exist")),
+        }
+    }
+
+    /// Who calls with a token: a user who has not been deleted, or somebody of the firm's own back office.
+    pub(crate) async fn somebody(&self, headers: &HeaderMap) -> Result<Somebody, ApiError> {
         let claims = self.auth.bearer(headers)?;
         let users = self.read_models.users_by_id(&[claims.user]).await?;
-        if users.iter().any(|user| !user.deleted) {
-            Ok(claims.user)
-        } else {
-            Err(ApiError::invalid_token("the token's user does not exist"))
-        }
+        let is_user = match users.first() {
+            Some(user) if !user.deleted => true,
+            None if claims.role.stands_alone() => false,
+            _ => return Err(ApiError::invalid_token("the token's user does not exist")),
+        };
+        Ok(Somebody {
+            id: claims.user,
+            is_user,
+        })
     }
 
     /// The room that a request names, which only a member may look into.
@@ -66,18 +86,7 @@ impl Options {
         if self.auth.mode() == AuthMode::Open {
             return Ok(());
         }
-        let claims = self.auth.bearer(headers)?;
-        let users = self.read_models.users_by_id(&[claims.user]).await?;
-        // The firm's own back office is no user of the chat.
-        let exists = match users.first() {
-            Some(user) => !user.deleted,
-            None => claims.role.stands_alone(),
-        };
-        if exists {
-            Ok(())
-        } else {
-            Err(ApiError::invalid_token("the token's user does not exist"))
-        }
+        self.somebody(headers).await.map(drop)
     }
 }
 

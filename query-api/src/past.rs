@@ -10,13 +10,7 @@ use events::{RoomId, UserId};
 use platform::error::ApiError;
 
 use crate::Options;
-
-/// Who asks.
-pub(crate) struct Somebody {
-    id: UserId,
-    /// Whether it is a user of the chat.
-    is_user: bool,
-}
+use crate::caller::Somebody;
 
 impl Options {
     /// What there was then.
@@ -81,21 +75,6 @@ impl Options {
             _ if caller.is_user => Ok(caller.id),
             _ => Err(ApiError::invalid_token("the token's user does not exist")),
         }
-    }
-
-    /// The caller of a route that shows the past: a user, or somebody of the firm's own back office.
-    pub(crate) async fn somebody(&self, headers: &HeaderMap) -> Result<Somebody, ApiError> {
-        let claims = self.auth.bearer(headers)?;
-        let users = self.read_models.users_by_id(&[claims.user]).await?;
-        let is_user = match users.first() {
-            Some(user) if !user.deleted => true,
-            None if claims.role.stands_alone() => false,
-            _ => return Err(ApiError::invalid_token("the token's user does not exist")),
-        };
-        Ok(Somebody {
-            id: claims.user,
-            is_user,
-        })
     }
 
     async fn record(

@@ -15,10 +15,8 @@ use tokio_util::io::ReaderStream;
 
 use super::{ExportError, ExportRequest, Sources, export};
 use crate::http::{authorized, check_range, parameters, read};
+use crate::proofs::SIGNED_SOON;
 use crate::{Bound, Options};
-
-/// When to ask again for what no tree head covers yet, in seconds.
-const SIGNED_SOON: u32 = 10;
 
 /// What happened in a room, with the proof of it.
 ///

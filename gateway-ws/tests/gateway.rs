@@ -96,8 +96,13 @@ async fn what_an_erased_user_wrote_is_replayed_without_its_text(test: TestLog) {
     for gateway in &gateways {
         let mut client = gateway.connect(bela).await;
         client.subscribe(room, Some(before)).await;
+        // Where the gateway had not handed it out yet, the replay ends before it.
+        let mut frame = client.next().await;
+        if frame["type"] == "replayed" {
+            frame = client.next().await;
+        }
         assert_eq!(
-            client.next().await["message"]["message"]["messageText"],
+            frame["message"]["message"]["messageText"],
             "a secret of Anna"
         );
         live.push(client);

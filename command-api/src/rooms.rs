@@ -12,6 +12,7 @@ use contract::{
 use events::{Command, Event, Position, Refusal, RoomId, Subject, UserId};
 use platform::body::Fields;
 use platform::error::ApiError;
+use read_models::HistoryRow;
 
 use crate::Options;
 use crate::caller::Handling;
@@ -237,6 +238,14 @@ pub(crate) async fn edit_message(
     let Event::MessageEdited(event) = &done.envelope.event else {
         return Err(unexpected(&done.envelope.event));
     };
+    // The log doesn't say whether the message was deleted, or has expired, before: then the event is void.
+    if done.projected {
+        let history = options.read_models.history(event.room_id, event.message_id);
+        let is_void = |row: HistoryRow| row.versions.iter().all(|it| it.position != done.position);
+        if history.await.is_ok_and(|row| row.is_none_or(is_void)) {
+            return Err(unknown());
+        }
+    }
     let edit = Edit::new(done.envelope.at, event).ok_or_else(unknown)?;
     Ok(Reply {
         position: Some(done.position),

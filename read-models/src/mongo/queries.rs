@@ -272,12 +272,14 @@ impl Store {
         };
         let created_at = timestamp(posted.created_at)?;
         let first = VersionRow {
+            position: message.position(),
             text: posted.text.clone(),
             at: created_at,
         };
         let mut versions = vec![first];
         for edit in edits {
             versions.push(VersionRow {
+                position: position(edit.position),
                 text: edit.text,
                 at: timestamp(edit.at)?,
             });

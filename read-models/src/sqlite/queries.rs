@@ -50,7 +50,7 @@ const MESSAGES_NEWER: &str =
 const POSTED: &str = "SELECT author, text, created_at, deleted_at, deleted_on, deleted_by
      FROM messages WHERE id = ?1 AND room = ?2";
 
-const EDITS: &str = "SELECT text, at FROM edits WHERE room = ?1 AND message = ?2 ORDER BY position";
+const EDITS: &str = "SELECT position, text, at FROM edits WHERE room = ?1 AND message = ?2 ORDER BY position";
 
 const ERASURE: &str = "SELECT at, erased_by FROM erasures WHERE user = ?1";
 
@@ -347,6 +347,7 @@ pub(super) fn history(
         .prepare_cached(POSTED)?
         .query_row(params![id, row], |row| {
             let first = VersionRow {
+                position: message.position(),
                 text: row.get(1)?,
                 at: timestamp(row, 2)?,
             };
@@ -364,8 +365,9 @@ pub(super) fn history(
         .prepare_cached(EDITS)?
         .query_map(params![row, id], |row| {
             Ok(VersionRow {
-                text: row.get(0)?,
-                at: timestamp(row, 1)?,
+                position: position(row.get(0)?),
+                text: row.get(1)?,
+                at: timestamp(row, 2)?,
             })
         })?
     {

@@ -112,6 +112,7 @@ impl Model {
                         room: event.room_id,
                         author: event.author,
                         versions: vec![VersionRow {
+                            position: *position,
                             text: event.message_text.clone(),
                             at: envelope.at,
                         }],
@@ -141,6 +142,7 @@ impl Model {
                         .unwrap()
                         .versions
                         .push(VersionRow {
+                            position: *position,
                             text: event.message_text.clone(),
                             at: envelope.at,
                         });

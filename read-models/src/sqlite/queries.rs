@@ -50,7 +50,8 @@ const MESSAGES_NEWER: &str =
 const POSTED: &str = "SELECT author, text, created_at, deleted_at, deleted_on, deleted_by
      FROM messages WHERE id = ?1 AND room = ?2";
 
-const EDITS: &str = "SELECT position, text, at FROM edits WHERE room = ?1 AND message = ?2 ORDER BY position";
+const EDITS: &str =
+    "SELECT position, text, at FROM edits WHERE room = ?1 AND message = ?2 ORDER BY position";
 
 const ERASURE: &str = "SELECT at, erased_by FROM erasures WHERE user = ?1";
 

@@ -85,12 +85,14 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
             progress: progress.clone(),
             auth: auth.clone(),
             limits: config.limits(),
+            max_requests: config.max_requests,
         },
         Queries {
             read_models,
             progress,
             past: record.clone().into(),
             auth: auth.clone(),
+            max_requests: config.max_requests,
         },
         gateway_ws::Options {
             record: record.clone(),

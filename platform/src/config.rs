@@ -183,6 +183,11 @@ pub struct Args {
     #[arg(long, global = true, value_name = "N", help_heading = AUTHENTICATION)]
     pub token_ttl_seconds: Option<String>,
 
+    /// Most commands, and most queries, that a process works on at a time
+    /// [env: HANSARD_MAX_REQUESTS] [default: 4000]
+    #[arg(long, global = true, value_name = "N", help_heading = LIMITS)]
+    pub max_requests: Option<String>,
+
     /// Largest request body, in bytes [env: HANSARD_MAX_BODY_BYTES] [default: 1048576]
     #[arg(long, global = true, value_name = "N", help_heading = LIMITS)]
     pub max_body_bytes: Option<String>,
@@ -219,7 +224,7 @@ const LOGGING: &str = "Logging";
 
 impl Args {
     /// Every setting by its name, with the flag's value.
-    fn settings(&self) -> [(&'static str, Option<&str>); 24] {
+    fn settings(&self) -> [(&'static str, Option<&str>); 25] {
         [
             ("listen", self.listen.as_deref()),
             ("allowed_origins", self.allowed_origins.as_deref()),
@@ -242,6 +247,7 @@ impl Args {
             ("auth", self.auth.as_deref()),
             ("jwt_secret_file", self.jwt_secret_file.as_deref()),
             ("token_ttl_seconds", self.token_ttl_seconds.as_deref()),
+            ("max_requests", self.max_requests.as_deref()),
             ("max_body_bytes", self.max_body_bytes.as_deref()),
             ("max_text_bytes", self.max_text_bytes.as_deref()),
             ("max_name_bytes", self.max_name_bytes.as_deref()),
@@ -292,6 +298,8 @@ pub struct Config {
     pub jwt_secret_file: Option<PathBuf>,
     /// How long an issued token is valid, in seconds.
     pub token_ttl_seconds: u64,
+    /// The most commands, and the most queries, that are worked on at a time; see [`crate::admission`].
+    pub max_requests: usize,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The longest message text, in bytes.
@@ -327,6 +335,7 @@ impl Default for Config {
             auth: AuthMode::Open,
             jwt_secret_file: None,
             token_ttl_seconds: 24 * 60 * 60,
+            max_requests: 4000,
             max_body_bytes: 1024 * 1024,
             max_text_bytes: 64 * 1024,
             max_name_bytes: 1024,
@@ -437,6 +446,7 @@ impl Config {
             parse_number(text, 1, 100 * 366 * 24 * 60 * 60)
         })?;
         for (key, limit) in [
+            ("max_requests", &mut config.max_requests),
             ("max_body_bytes", &mut config.max_body_bytes),
             ("max_text_bytes", &mut config.max_text_bytes),
             ("max_name_bytes", &mut config.max_name_bytes),

@@ -28,6 +28,7 @@
 //! }
 //! ```
 
+pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod config;

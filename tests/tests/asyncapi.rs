@@ -385,6 +385,9 @@ async fn everything_is_pushed(
     let _ = grace.client.mark_read(&room).await.ok();
     let _ = of_grace.until("conversationRead").await;
     let message = posted["post"]["postId"].as_str().unwrap();
+    let edited = ada.client.edit(&room, message, "for Hedy").await.ok();
+    let (_, pushed) = of_grace.until("messageEdited").await;
+    assert_eq!(pushed["edit"], edited["edit"]);
     let _ = ada.client.delete_message(message).await.ok();
     let _ = of_grace.until("messageDeleted").await;
     let _ = ada.client.delete_room(&room).await.ok();

@@ -66,6 +66,9 @@ impl Commands {
             | Command::ExpireMessages { room, .. } => {
                 state.insert_room(self.directory.room(*room).await?);
                 self.gather_hold(&mut state, *room).await?;
+                if let Command::ExpireMessages { .. } = command {
+                    self.gather_expiry(&mut state, *room).await?;
+                }
             }
         }
         Ok(state)
@@ -90,6 +93,16 @@ impl Commands {
         }
     }
 
+    /// Up to where the room's texts have expired.
+    async fn gather_expiry(&self, state: &mut State, room: RoomId) -> Result<(), LogError> {
+        if let Some(last) = self.record.log.last_of(Subject::RoomRetention(room)).await?
+            && let Ok(envelope) = self.record.decode(&last).await?
+        {
+            state.apply_expiry(&envelope.event);
+        }
+        Ok(())
+    }
+
     /// Which rooms are under legal hold: few ever are.
     async fn gather_holds(&self, state: &mut State) -> Result<(), LogError> {
         let mut holds = self.record.log.read(Filter::Holds, Position::ZERO).await?;
@@ -105,7 +118,7 @@ impl Commands {
 
     async fn apply_hold(&self, state: &mut State, recorded: &Recorded) -> Result<(), LogError> {
         if let Ok(envelope) = self.record.decode(recorded).await? {
-            state.apply_hold(&envelope.event);
+            state.apply_hold(recorded.position, &envelope.event);
         }
         Ok(())
     }

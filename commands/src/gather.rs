@@ -86,6 +86,16 @@ impl Commands {
     }
 
     /// Whether the room is under legal hold.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn is_held(&self, room: RoomId) -> Result<bool, LogError> {
+        let mut state = State::default();
+        self.gather_hold(&mut state, room).await?;
+        Ok(state.is_held(room))
+    }
+
+    /// The room's legal holds.
     async fn gather_hold(&self, state: &mut State, room: RoomId) -> Result<(), LogError> {
         match self.record.log.last_of(Subject::RoomHold(room)).await? {
             Some(last) => self.apply_hold(state, &last).await,
@@ -95,7 +105,11 @@ impl Commands {
 
     /// Up to where the room's texts have expired.
     async fn gather_expiry(&self, state: &mut State, room: RoomId) -> Result<(), LogError> {
-        if let Some(last) = self.record.log.last_of(Subject::RoomRetention(room)).await?
+        if let Some(last) = self
+            .record
+            .log
+            .last_of(Subject::RoomRetention(room))
+            .await?
             && let Ok(envelope) = self.record.decode(&last).await?
         {
             state.apply_expiry(&envelope.event);

@@ -51,9 +51,7 @@ impl Timestamp {
     /// The point in time so much earlier; the earliest there is, where there is none.
     #[must_use]
     pub fn before(self, duration: std::time::Duration) -> Self {
-        self.0
-            .saturating_sub(duration)
-            .map_or(self, Self::truncate)
+        self.0.saturating_sub(duration).map_or(self, Self::truncate)
     }
 
     fn truncate(timestamp: jiff::Timestamp) -> Self {

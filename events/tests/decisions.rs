@@ -4,7 +4,7 @@
 use events::{
     Authority, Caller, Command, ConversationRead, Decision, Envelope, Event, Expect,
     MessageDeleted, MessageEdited, MessageExpired, MessageId, MessagePosted, Names, Position,
-    Refusal, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, State,
+    Refusal, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, State, Subject,
     Timestamp, UserCreated, UserDeleted, UserErased, UserId, UserType, decide,
 };
 use uuid::Uuid;
@@ -757,7 +757,8 @@ fn texts_expire_in_a_room_that_is_there() {
         room_id: room(0),
         up_to: message(5),
     });
-    let unless_held = |position| Expect::Beside(Subject::RoomHold(room(0)), Position::new(position));
+    let unless_held =
+        |position| Expect::Beside(Subject::RoomHold(room(0)), Position::new(position));
     given(a_conversation())
         .when(admin(CARL), expire.clone())
         .then(event.clone(), unless_held(0));

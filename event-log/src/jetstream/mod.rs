@@ -292,7 +292,8 @@ impl JetStreamLog {
     /// the last one of its own.
     async fn conflict(&self, event: &NewEvent, expect: Expect) -> Result<Appended, LogError> {
         let subject = event.subject.to_string();
-        let first_after = |expected: Position| json!({ "seq": expected.next().get(), "next_by_subj": subject });
+        let first_after =
+            |expected: Position| json!({ "seq": expected.next().get(), "next_by_subj": subject });
         let query = match expect {
             Expect::Any | Expect::Empty => first_after(Position::ZERO),
             Expect::Exact(position) => first_after(position),

@@ -250,7 +250,8 @@ ORDER BY position";
 
 const LIFECYCLES: &str = "
 SELECT position, subject, stored_at, payload FROM events INDEXED BY events_of_lifecycles
-WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -5) <> '.hold' AND subject <> 'chat.audit'
+WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -10) <> '.retention'
+  AND substr(subject, -5) <> '.hold' AND subject <> 'chat.audit'
   AND position > :after AND position <= :up_to
 ORDER BY position";
 

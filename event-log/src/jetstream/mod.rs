@@ -58,6 +58,9 @@ const READ_DEADLINE: Duration = Duration::from_secs(3);
 /// The pause before an append that the server was not ready for is sent again.
 const NOT_READY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Names the subject that an expectation is of, where it is not the event's own (since server 2.12).
+const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
 /// How long a read waits for the next event before it looks whether there is one.
 const END_CHECK: Duration = Duration::from_secs(1);
 
@@ -269,8 +272,11 @@ impl JetStreamLog {
         let expected = match expect {
             Expect::Any => None,
             Expect::Empty => Some(0),
-            Expect::Exact(position) => Some(position.get()),
+            Expect::Exact(position) | Expect::Beside(_, position) => Some(position.get()),
         };
+        if let Expect::Beside(other, _) = expect {
+            headers.insert(EXPECTED_SUBJECT, other.to_string().as_str());
+        }
         if let Some(expected) = expected {
             headers.insert(
                 header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
@@ -282,19 +288,21 @@ impl JetStreamLog {
 
     /// What a conflict means: a server with one replica checks the expectation before the message id, so
     /// the subject may have changed by this very event, on an earlier try whose acknowledgement was lost.
-    /// Then it is the first one after what was expected.
+    /// Then it is the first one after what was expected, or, where another subject was expected to be somewhere,
+    /// the last one of its own.
     async fn conflict(&self, event: &NewEvent, expect: Expect) -> Result<Appended, LogError> {
-        let expected = match expect {
-            Expect::Any | Expect::Empty => Position::ZERO,
-            Expect::Exact(position) => position,
+        let subject = event.subject.to_string();
+        let first_after =
+            |expected: Position| json!({ "seq": expected.next().get(), "next_by_subj": subject });
+        let query = match expect {
+            Expect::Any | Expect::Empty => first_after(Position::ZERO),
+            Expect::Exact(position) => first_after(position),
+            // Others may have appended to this one at any time.
+            Expect::Beside(..) => json!({ "last_by_subj": subject }),
         };
-        let query = json!({
-            "seq": expected.next().get(),
-            "next_by_subj": event.subject.to_string(),
-        });
-        let first = self.fetch(query, true).await?;
-        let own = first.filter(|first| {
-            let id = first.headers.get(async_nats::header::NATS_MESSAGE_ID);
+        let found = self.fetch(query, true).await?;
+        let own = found.filter(|found| {
+            let id = found.headers.get(async_nats::header::NATS_MESSAGE_ID);
             id.is_some_and(|id| id.as_str() == message_id(event))
         });
         match own {
@@ -502,7 +510,7 @@ impl Selection {
         let subjects = if rooms.len() > ROOMS_PICKED_BY_SERVER {
             Vec::new()
         } else {
-            // One subject a room instead of each of its three: half the server's work. What else there may be in a
+            // One subject a room instead of each of its four: half the server's work. What else there may be in a
             // room is dropped here.
             rooms
                 .iter()

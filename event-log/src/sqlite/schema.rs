@@ -33,10 +33,17 @@ const SINCE_2: &str = "
 CREATE INDEX events_of_holds ON events (position) WHERE substr(subject, -5) = '.hold';
 ";
 
+/// What version 3 changed: expiries are many.
+const SINCE_3: &str = "
+DROP INDEX events_of_lifecycles;
+CREATE INDEX events_of_lifecycles ON events (position)
+WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -10) <> '.retention';
+";
+
 const LOG: Kind = Kind {
     name: "log",
     application_id: i32::from_be_bytes(*b"HSLG"),
-    versions: &[TABLES, SINCE_2],
+    versions: &[TABLES, SINCE_2, SINCE_3],
 };
 
 /// Opens the log for writing, creating it if need be.

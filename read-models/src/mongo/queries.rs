@@ -363,6 +363,23 @@ impl Store {
         Ok(last.map(|last| (room.id, message_id(last.id))))
     }
 
+    pub(super) async fn oldest_unexpired(
+        self,
+        room: RoomId,
+    ) -> Result<Option<Timestamp>, ReadModelError> {
+        let room = self
+            .rooms
+            .find_one(doc! { "_id": room.to_string(), "deletedAt": null });
+        let Some(room) = room.await.map_err(failure)? else {
+            return Ok(None);
+        };
+        let after = doc! { "$gt": room.expired.unwrap_or(0) };
+        let oldest = self.at_end_of(room.id, after, doc! {}, 1).await?;
+        oldest
+            .map(|oldest| timestamp(oldest.created_at))
+            .transpose()
+    }
+
     /// The first (1) or last (-1) message of the room, deleted or not, in a range of ids that fulfils a
     /// condition.
     async fn at_end_of(

@@ -233,7 +233,7 @@ const LOGGING: &str = "Logging";
 
 impl Args {
     /// Every setting by its name, with the flag's value.
-    fn settings(&self) -> [(&'static str, Option<&str>); 25] {
+    fn settings(&self) -> [(&'static str, Option<&str>); 26] {
         [
             ("listen", self.listen.as_deref()),
             ("allowed_origins", self.allowed_origins.as_deref()),

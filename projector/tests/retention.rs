@@ -11,7 +11,7 @@ use std::time::Duration;
 use commands::{CommandError, Commands};
 use directory::Directory;
 use event_log::testing::NatsServer;
-use event_log::{EventLog, Filter, LogUrl, Position};
+use event_log::{Filter, LogUrl, Position};
 use events::{
     Authority, Caller, Command, Envelope, Event, KeyId, MessageEdited, MessageId, MessagePosted,
     Month, Names, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, Timestamp,

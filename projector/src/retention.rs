@@ -24,7 +24,7 @@ use crate::lead::Led;
 /// How often to look for texts that are past their age.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// A round that took long is followed by a pause so many times as long.
+/// See [`Retention::pause`].
 const PAUSE: u32 = 20;
 
 /// Texts go at full hours: a room that is busy all day has few expiries in its history.
@@ -37,7 +37,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MARGIN: Duration = DAY;
 
 /// How many rooms are looked up at once.
-const PAGE: u32 = 1_000;
+const PAGE: u32 = 100;
 
 /// How many rooms' texts are let go at once.
 const AT_ONCE: usize = 16;
@@ -61,6 +61,8 @@ pub struct Retention {
     pub commands: Commands,
     /// How often to look for older ones: once a minute, except in tests.
     pub period: Duration,
+    /// A round that took long is followed by a pause at least so many times as long: 20, except in tests.
+    pub pause: u32,
 }
 
 impl Retention {
@@ -70,13 +72,14 @@ impl Retention {
             days: days.clone(),
             commands: commands(),
             period: PERIOD,
+            pause: PAUSE,
         })
     }
 }
 
 /// Lets go what is past its age, round for round, until another projector leads.
 pub(crate) async fn keep(retention: Retention, led: Led) {
-    let period = retention.period;
+    let (period, pause) = (retention.period, retention.pause);
     let mut keeper = Keeper {
         retention,
         led,
@@ -95,7 +98,7 @@ pub(crate) async fn keep(retention: Retention, led: Led) {
                 Err(error) => tracing::warn!("retention goes on with the next round: {error}"),
             }
         }
-        sleep(period.max(begun.elapsed() * PAUSE)).await;
+        sleep(period.max(begun.elapsed() * pause)).await;
     }
 }
 
@@ -126,6 +129,7 @@ struct Keeper {
 impl Keeper {
     async fn round(&mut self) -> Result<(), RoundError> {
         let now = Timestamp::now();
+        let begun_at = self.retention.commands.record.log.tail().await?.last;
         let mut rooms = 0;
         for (room_type, days) in self.retention.days.clone() {
             rooms += self.let_go(room_type, bound(now, days)).await?;
@@ -135,7 +139,9 @@ impl Keeper {
         }
         let last = self.looked_through;
         let is_due = self.is_more_due || last.is_none_or(|last| last.elapsed() >= DAY);
-        if is_due && self.is_projected().await? {
+        // Read models that are behind know neither all that there is nor all that has expired.
+        let known = begun_at.max(self.appended);
+        if is_due && self.is_projected(known).await? {
             let keys = self.destroy_keys(now).await?;
             self.looked_through = Some(Instant::now());
             self.is_more_due = false;
@@ -172,12 +178,12 @@ impl Keeper {
         }
     }
 
-    /// Waits until the read models have what was let go; whether that came in time.
-    async fn is_projected(&self) -> Result<bool, ReadModelError> {
+    /// Waits until the read models have come to a position; whether that came in time.
+    async fn is_projected(&self, position: Position) -> Result<bool, ReadModelError> {
         let begun = Instant::now();
         loop {
             let checkpoint = self.led.projection.checkpoint().await?;
-            if checkpoint.is_some_and(|it| it.position >= self.appended) {
+            if checkpoint.is_some_and(|it| it.position >= position) {
                 return Ok(true);
             }
             if begun.elapsed() >= PATIENCE {

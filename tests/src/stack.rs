@@ -564,9 +564,15 @@ impl Stack {
     /// It can't be started.
     #[must_use]
     pub fn hansard(&self, arguments: &[&str]) -> Output {
+        self.operation(arguments).output().unwrap()
+    }
+
+    /// `hansard` with these arguments and this stack's settings, not started yet.
+    #[must_use]
+    pub fn operation(&self, arguments: &[&str]) -> Command {
         let mut command = hansard_command();
         command.args(arguments).args(&self.flags);
-        command.output().unwrap()
+        command
     }
 
     /// A client without a token.

@@ -140,7 +140,10 @@ impl Session {
             true => &self.addresses.queries,
             false => &self.addresses.commands,
         };
-        let base = addresses.choose(&mut self.random).cloned().unwrap_or_default();
+        let base = addresses
+            .choose(&mut self.random)
+            .cloned()
+            .unwrap_or_default();
         let (method, path, body) = request(action);
         let mut request = self
             .http
@@ -152,16 +155,15 @@ impl Session {
         if let Some(key) = &operation.key {
             request = request.header("idempotency-key", key);
         }
-        let from = (self.careful && action.is_query() && self.position > 0).then_some(self.position);
+        let from =
+            (self.careful && action.is_query() && self.position > 0).then_some(self.position);
         if let Some(from) = from {
             request = request.header("hansard-position", format!("{from:016x}"));
         }
         let invoked = self.recorder.now();
         let outcome = match answer(request).await {
             Ok(reply) => outcome(action, &reply),
-            Err(error) => Outcome::Unknown {
-                why: cause(&error),
-            },
+            Err(error) => Outcome::Unknown { why: cause(&error) },
         };
         Attempt {
             through: base,

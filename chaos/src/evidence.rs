@@ -13,7 +13,11 @@ use crate::history::Operation;
 /// What happened, in the words of the log or of a frame. Ids are as the API has them; a message's is its
 /// position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "event",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Happening {
     /// `user.created`
     UserCreated {

@@ -115,7 +115,12 @@ impl Following {
 
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) {
-        let url = self.plan.urls.choose(&mut self.random).cloned().unwrap_or_default();
+        let url = self
+            .plan
+            .urls
+            .choose(&mut self.random)
+            .cloned()
+            .unwrap_or_default();
         let connecting = WsClient::try_connect(&url, Some(&self.plan.token));
         let Ok(Ok(mut socket)) = timeout(CONNECTING, connecting).await else {
             return;
@@ -127,7 +132,10 @@ impl Following {
         if self.is_subscribed() {
             frame["after"] = json!(format!("{:016x}", self.cursor.load(Ordering::SeqCst)));
         }
-        if !matches!(timeout(CONNECTING, socket.try_send(frame)).await, Ok(Ok(()))) {
+        if !matches!(
+            timeout(CONNECTING, socket.try_send(frame)).await,
+            Ok(Ok(()))
+        ) {
             return;
         }
         let leave_at = Instant::now() + LONGEST_STAY.mul_f64(self.random.random());

@@ -13,7 +13,11 @@ use serde::{Deserialize, Serialize};
 
 /// What a client asked for. Ids are as the API has them; a message's is its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "asked", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "asked",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Action {
     /// `POST /users`
     CreateUser {
@@ -124,7 +128,11 @@ pub struct Shown {
 
 /// What an answer says, as far as it is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "said", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "said",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Answer {
     /// That it is done.
     Done,
@@ -154,7 +162,11 @@ pub enum Answer {
 
 /// What became of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "outcome",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Outcome {
     /// It was answered 200.
     Acknowledged {
@@ -216,10 +228,12 @@ impl Operation {
     /// never got one.
     #[must_use]
     pub fn acknowledged(&self) -> Option<(Option<u64>, &Answer)> {
-        self.attempts.iter().find_map(|attempt| match &attempt.outcome {
-            Outcome::Acknowledged { position, answer } => Some((*position, answer)),
-            Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
-        })
+        self.attempts
+            .iter()
+            .find_map(|attempt| match &attempt.outcome {
+                Outcome::Acknowledged { position, answer } => Some((*position, answer)),
+                Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
+            })
     }
 
     /// Whether nothing can have come of it: each attempt was refused.
@@ -255,7 +269,11 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let action = serde_json::to_string(&self.action).map_err(|_| fmt::Error)?;
-        write!(formatter, "operation {} of {}: {action}", self.number, self.client)?;
+        write!(
+            formatter,
+            "operation {} of {}: {action}",
+            self.number, self.client
+        )?;
         if let Some(key) = &self.key {
             write!(formatter, " key {key}")?;
         }
@@ -298,7 +316,8 @@ impl Recorder {
     /// # Errors
     /// The file can't be made.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("{} can't be made", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("{} can't be made", path.display()))?;
         Ok(Self {
             begun: Instant::now(),
             written: Mutex::new(Written {

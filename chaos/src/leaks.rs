@@ -58,11 +58,16 @@ const CONSUMERS: &str = "consumers that wait for the stream";
 async fn consumers(stack: &Stack) -> Option<u64> {
     let (_, monitor) = stack.log_url().split_once("monitor=")?;
     let client = reqwest::Client::builder().no_proxy().build().ok()?;
-    let answer = client.get(format!("{monitor}/jsz?consumers=true")).send().await.ok()?;
+    let answer = client
+        .get(format!("{monitor}/jsz?consumers=true"))
+        .send()
+        .await
+        .ok()?;
     let status: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
     let streams = status["account_details"].as_array()?.iter();
     let streams = streams.flat_map(|it| it["stream_detail"].as_array().into_iter().flatten());
     let consumers = streams.flat_map(|it| it["consumer_detail"].as_array().into_iter().flatten());
-    let waiting = consumers.filter(|it| it["num_waiting"].as_u64() > Some(0) || it["push_bound"] == true);
+    let waiting =
+        consumers.filter(|it| it["num_waiting"].as_u64() > Some(0) || it["push_bound"] == true);
     u64::try_from(waiting.count()).ok()
 }

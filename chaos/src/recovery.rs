@@ -77,7 +77,9 @@ impl Probe {
         while followers.iter().any(|it| is_behind(&it)) {
             if begun.elapsed() > LONGEST {
                 let behind = followers.iter().filter(is_behind).count();
-                return Err(format!("{behind} followers are not told of the newest command"));
+                return Err(format!(
+                    "{behind} followers are not told of the newest command"
+                ));
             }
             tokio::time::sleep(POLL).await;
         }

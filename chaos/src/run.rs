@@ -80,7 +80,12 @@ pub struct Settings {
 pub fn run(settings: &Settings) -> anyhow::Result<Vec<Violation>> {
     std::fs::create_dir_all(&settings.directory)
         .with_context(|| format!("{} can't be made", settings.directory.display()))?;
-    let Settings { seed, backend, layout, .. } = settings;
+    let Settings {
+        seed,
+        backend,
+        layout,
+        ..
+    } = settings;
     println!("## {backend:?}, {layout:?}, seed {seed}\n");
     let prepared = Prepared::new(settings)?;
     let options = prepared.options.clone();
@@ -140,7 +145,9 @@ impl Prepared {
             .into_iter()
             .filter(|it| *it != Service::Edge)
             .collect();
-        let own = services.iter().filter(|it| !matches!(it, Service::Nats | Service::Mongod));
+        let own = services
+            .iter()
+            .filter(|it| !matches!(it, Service::Nats | Service::Mongod));
         Menu {
             own: own.copied().collect(),
             services,
@@ -150,13 +157,30 @@ impl Prepared {
         }
     }
 
-    async fn run(mut self, settings: &Settings, mut stack: Stack) -> anyhow::Result<Vec<Violation>> {
+    async fn run(
+        mut self,
+        settings: &Settings,
+        mut stack: Stack,
+    ) -> anyhow::Result<Vec<Violation>> {
         stack.leave_unverified("the checker does it");
         let mut random = StdRng::seed_from_u64(settings.seed);
         let targets = [
-            (Link::Clients, Some(stack.base_url().trim_start_matches("http://").to_owned())),
-            (Link::Log, stack.has(Service::Nats).then(|| stack.address(Service::Nats))),
-            (Link::ReadModels, stack.has(Service::Mongod).then(|| stack.address(Service::Mongod))),
+            (
+                Link::Clients,
+                Some(stack.base_url().trim_start_matches("http://").to_owned()),
+            ),
+            (
+                Link::Log,
+                stack
+                    .has(Service::Nats)
+                    .then(|| stack.address(Service::Nats)),
+            ),
+            (
+                Link::ReadModels,
+                stack
+                    .has(Service::Mongod)
+                    .then(|| stack.address(Service::Mongod)),
+            ),
         ];
         for (link, target) in targets {
             if let (Some(proxy), Some(target)) = (self.proxies.get_mut(&link), target) {
@@ -164,7 +188,11 @@ impl Prepared {
             }
         }
         stack.start_all().await;
-        let front = self.proxies.get(&Link::Clients).map(Proxy::address).unwrap_or_default();
+        let front = self
+            .proxies
+            .get(&Link::Clients)
+            .map(Proxy::address)
+            .unwrap_or_default();
         let schedule = Schedule::new(
             self.menu(&stack),
             StdRng::seed_from_u64(random.random()),
@@ -196,14 +224,17 @@ impl Prepared {
             faults: BTreeMap::new(),
             begun: Instant::now(),
         };
-        run.to_the_end(town, &before).await
+        run.finish(town, &before).await
     }
 }
 
 /// Every address at which requests are answered: `http://HOST:PORT`.
 fn addresses(stack: &Stack, front: &str) -> Addresses {
     let all = |services: [Service; 2]| {
-        let direct = services.into_iter().filter(|it| stack.has(*it)).map(|it| stack.address(it));
+        let direct = services
+            .into_iter()
+            .filter(|it| stack.has(*it))
+            .map(|it| stack.address(it));
         let all = std::iter::once(front.to_owned()).chain(direct);
         all.map(|address| format!("http://{address}")).collect()
     };
@@ -215,8 +246,12 @@ fn addresses(stack: &Stack, front: &str) -> Addresses {
 
 fn sockets(stack: &Stack, front: &str) -> Vec<String> {
     let gateways = [Service::GatewayWs, Service::SecondGatewayWs].into_iter();
-    let direct = gateways.filter(|it| stack.has(*it)).map(|it| stack.ws_url_of(it));
-    std::iter::once(format!("ws://{front}/ws")).chain(direct).collect()
+    let direct = gateways
+        .filter(|it| stack.has(*it))
+        .map(|it| stack.ws_url_of(it));
+    std::iter::once(format!("ws://{front}/ws"))
+        .chain(direct)
+        .collect()
 }
 
 /// A run under way.
@@ -234,7 +269,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_the_end(mut self, town: Town, before: &Holdings) -> anyhow::Result<Vec<Violation>> {
+    async fn finish(mut self, town: Town, before: &Holdings) -> anyhow::Result<Vec<Violation>> {
         let Town {
             people,
             mut probe,
@@ -274,7 +309,8 @@ impl Run<'_> {
         let streams = followers.into_iter().map(Follower::stop).collect();
         drop((people, probe));
         let took = self.begun.elapsed();
-        self.findings.extend(verification::verify(&mut self.victims, before).await);
+        self.findings
+            .extend(verification::verify(&mut self.victims, before).await);
 
         let evidence = Evidence {
             operations: self.recorder.finish(),
@@ -286,7 +322,10 @@ impl Run<'_> {
         let violations = check(&evidence);
         for violation in violations.iter().take(SHOWN) {
             println!("VIOLATION of {:?}: {}", violation.rule, violation.message);
-            println!("the shortest history that shows it:\n{}", shrink(&evidence, violation));
+            println!(
+                "the shortest history that shows it:\n{}",
+                shrink(&evidence, violation)
+            );
         }
         let summary = Summary {
             settings: self.settings,

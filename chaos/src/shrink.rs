@@ -15,7 +15,10 @@ pub fn shrink(evidence: &Evidence, violation: &Violation) -> Evidence {
         violations.iter().any(|it| it.message == violation.message)
     };
     let mut shown = evidence.clone();
-    for reduced in [about(evidence, violation, false), about(evidence, violation, true)] {
+    for reduced in [
+        about(evidence, violation, false),
+        about(evidence, violation, true),
+    ] {
         if shows(&reduced) {
             shown = reduced;
         }
@@ -36,7 +39,11 @@ pub fn shrink(evidence: &Evidence, violation: &Violation) -> Evidence {
 }
 
 fn size(evidence: &Evidence) -> usize {
-    let told: usize = evidence.streams.iter().map(|it| it.told.len() + it.wrong.len()).sum();
+    let told: usize = evidence
+        .streams
+        .iter()
+        .map(|it| it.told.len() + it.wrong.len())
+        .sum();
     evidence.operations.len() + evidence.log.len() + evidence.findings.len() + told
 }
 
@@ -51,7 +58,9 @@ fn about(evidence: &Evidence, violation: &Violation, narrowly: bool) -> Evidence
     reduced.log.retain(|it| {
         about.positions.contains(&it.position) || (room.is_some() && it.happening.room() == room)
     });
-    reduced.streams.retain(|it| about.follower.as_ref() == Some(&it.follower));
+    reduced
+        .streams
+        .retain(|it| about.follower.as_ref() == Some(&it.follower));
     reduced
 }
 

@@ -40,7 +40,10 @@ impl fmt::Display for Summary<'_> {
             evidence.log.len(),
             self.violations.len()
         )?;
-        writeln!(formatter, "| operation | acknowledged | refused | unknown | attempts |")?;
+        writeln!(
+            formatter,
+            "| operation | acknowledged | refused | unknown | attempts |"
+        )?;
         writeln!(formatter, "|---|---|---|---|---|")?;
         let mut kinds: BTreeMap<&str, ([usize; 3], usize)> = BTreeMap::new();
         for operation in &evidence.operations {

@@ -47,7 +47,9 @@ pub struct Places<'a> {
 }
 
 fn token(stack: &Stack, user: &str, user_type: &str, role: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let claims = json!({
         "userId": user,
         "userType": user_type,
@@ -154,7 +156,9 @@ impl Town {
             let office = office(format!("office of person {number}"), random.random())?;
             let others = ids[..PEOPLE].iter().filter(|it| **it != own.actor);
             let others: Vec<String> = others.cloned().collect();
-            let own_rooms = rooms.iter().filter(|(_, members)| members.contains(&number));
+            let own_rooms = rooms
+                .iter()
+                .filter(|(_, members)| members.contains(&number));
             people.push(Person::new(
                 own,
                 office,
@@ -167,7 +171,10 @@ impl Town {
             people,
             probe: Probe::new(probe, rooms[0].0.clone()),
             plans,
-            rooms: rooms.into_iter().map(|(room, members)| (room, members[0])).collect(),
+            rooms: rooms
+                .into_iter()
+                .map(|(room, members)| (room, members[0]))
+                .collect(),
         })
     }
 }

@@ -94,5 +94,8 @@ async fn generations(stack: &Stack) -> Option<String> {
         .iter()
         .find(|it| matches!(it.state, State::Building | State::Joining | State::Rejected))?;
     let note = unfinished.note.as_deref().unwrap_or_default();
-    Some(format!("generation {} is {:?} {note}", unfinished.number, unfinished.state))
+    Some(format!(
+        "generation {} is {:?} {note}",
+        unfinished.number, unfinished.state
+    ))
 }

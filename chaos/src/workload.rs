@@ -144,7 +144,9 @@ impl Person {
         }
         let index = self.random.random_range(0..self.said.len());
         let (room, message) = self.said.swap_remove(index);
-        self.own.command(Action::DeleteMessage { room, message }).await;
+        self.own
+            .command(Action::DeleteMessage { room, message })
+            .await;
     }
 
     /// Initiates a room that others initiate and delete as well.

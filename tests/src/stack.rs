@@ -891,7 +891,9 @@ impl Stack {
             // A mongod is ready once it runs.
             return self.runs(service);
         }
-        let answer = self.http.get(&self.processes[self.index(service)].ready_url);
+        let answer = self
+            .http
+            .get(&self.processes[self.index(service)].ready_url);
         let answer = answer.send().await;
         answer.is_ok_and(|it| it.status().is_success())
     }

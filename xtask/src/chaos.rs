@@ -35,7 +35,10 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         .current_dir(&project.root)
         .env("HANSARD_TEST_BIN_DIR", &binaries)
         .env("HANSARD_TEST_NGINX", find_nginx()?)
-        .env("HANSARD_TEST_NATS_SERVER", NATS_SERVER.find(&project.servers())?)
+        .env(
+            "HANSARD_TEST_NATS_SERVER",
+            NATS_SERVER.find(&project.servers())?,
+        )
         .env("HANSARD_TEST_MONGOD", MONGOD.find(&project.servers())?)
         .arg("--directory")
         .arg(project.target.join("chaos"))

@@ -42,7 +42,11 @@ impl<'a> Caused<'a> {
 
 /// Whether this event is what the operation asks for.
 fn carries_out(logged: &Logged, operation: &Operation) -> bool {
-    if logged.actor.as_ref().is_some_and(|it| *it != operation.actor) {
+    if logged
+        .actor
+        .as_ref()
+        .is_some_and(|it| *it != operation.actor)
+    {
         return false;
     }
     match (&operation.action, &logged.happening) {
@@ -79,30 +83,34 @@ fn carries_out(logged: &Logged, operation: &Operation) -> bool {
                 message: deleted,
             },
         ) => (room, message) == (of, deleted),
-        (Action::MarkRead { room }, Happening::ConversationRead { room: of, reader, .. }) => {
-            (room, &operation.actor) == (of, reader)
-        }
+        (
+            Action::MarkRead { room },
+            Happening::ConversationRead {
+                room: of, reader, ..
+            },
+        ) => (room, &operation.actor) == (of, reader),
         _ => false,
     }
 }
 
 /// Whether what the operation asks for was so already, which makes an event superfluous.
 fn was_so(operation: &Operation, answer: &Answer, log: &[Logged]) -> bool {
-    log.iter().any(|logged| match (&operation.action, &logged.happening) {
-        (Action::Initiate { members: asked }, Happening::RoomInitiated { room, members }) => {
-            asked == members && *answer == Answer::Room { room: room.clone() }
-        }
-        (Action::DeleteUser { user: asked }, Happening::UserDeleted { user }) => asked == user,
-        (
-            Action::DeleteRoom { room: asked } | Action::DeleteMessage { room: asked, .. },
-            Happening::RoomDeleted { room },
-        ) => asked == room,
-        (
-            Action::DeleteMessage { message: asked, .. },
-            Happening::MessageDeleted { message, .. },
-        ) => asked == message,
-        _ => false,
-    })
+    log.iter()
+        .any(|logged| match (&operation.action, &logged.happening) {
+            (Action::Initiate { members: asked }, Happening::RoomInitiated { room, members }) => {
+                asked == members && *answer == Answer::Room { room: room.clone() }
+            }
+            (Action::DeleteUser { user: asked }, Happening::UserDeleted { user }) => asked == user,
+            (
+                Action::DeleteRoom { room: asked } | Action::DeleteMessage { room: asked, .. },
+                Happening::RoomDeleted { room },
+            ) => asked == room,
+            (
+                Action::DeleteMessage { message: asked, .. },
+                Happening::MessageDeleted { message, .. },
+            ) => asked == message,
+            _ => false,
+        })
 }
 
 fn positions(events: &[&Logged]) -> Vec<u64> {
@@ -112,7 +120,11 @@ fn positions(events: &[&Logged]) -> Vec<u64> {
 pub(super) fn exactly_once(evidence: &Evidence) -> Vec<(String, About)> {
     let caused = Caused::new(&evidence.log);
     let mut broken = Vec::new();
-    for operation in evidence.operations.iter().filter(|it| !it.action.is_query()) {
+    for operation in evidence
+        .operations
+        .iter()
+        .filter(|it| !it.action.is_query())
+    {
         let Some((position, answer)) = operation.acknowledged() else {
             continue;
         };

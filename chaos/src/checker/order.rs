@@ -7,8 +7,20 @@ use crate::history::{Operation, Outcome};
 
 /// When the client had its answer.
 fn answered(operation: &Operation) -> Option<u64> {
-    let acknowledged = |it: &&_| matches!(it, &&crate::history::Attempt { outcome: Outcome::Acknowledged { .. }, .. });
-    operation.attempts.iter().find(acknowledged).map(|it| it.returned)
+    let acknowledged = |it: &&_| {
+        matches!(
+            it,
+            &&crate::history::Attempt {
+                outcome: Outcome::Acknowledged { .. },
+                ..
+            }
+        )
+    };
+    operation
+        .attempts
+        .iter()
+        .find(acknowledged)
+        .map(|it| it.returned)
 }
 
 pub(super) fn order(evidence: &Evidence) -> Vec<(String, About)> {

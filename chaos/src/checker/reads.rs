@@ -40,6 +40,9 @@ fn page(operation: &Operation) -> Option<Page<'_>> {
     })
 }
 
+/// What a session has seen of a room last: in which operation, and in which version each message.
+type Seen<'a> = (&'a Operation, BTreeMap<u64, u64>);
+
 /// A room that was asked for and said not to be there, from this position on.
 fn missing(operation: &Operation) -> Option<(&str, Option<u64>)> {
     let Action::Read { room } = &operation.action else {
@@ -107,8 +110,8 @@ pub(super) fn read_your_writes(evidence: &Evidence) -> Vec<(String, About)> {
 
 pub(super) fn monotonic_reads(evidence: &Evidence) -> Vec<(String, About)> {
     let rooms = past::rooms(&evidence.log);
-    // What each session has seen of each room: the reading, and the version of each message.
-    let mut seen: HashMap<(&str, &str), (&Operation, BTreeMap<u64, u64>)> = HashMap::new();
+    // By session and room.
+    let mut seen: HashMap<(&str, &str), Seen<'_>> = HashMap::new();
     let mut broken = Vec::new();
     for operation in &evidence.operations {
         let number = operation.number;
@@ -120,7 +123,10 @@ pub(super) fn monotonic_reads(evidence: &Evidence) -> Vec<(String, About)> {
                 "operation {number} finds no room, which operation {} had read",
                 earlier.number
             );
-            broken.push((message, about(operation, name).and_operation(earlier.number)));
+            broken.push((
+                message,
+                about(operation, name).and_operation(earlier.number),
+            ));
         }
         let Some(page) = page(operation) else {
             continue;

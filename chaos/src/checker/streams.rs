@@ -41,7 +41,9 @@ impl<'a> Telling<'a> {
         Self {
             log,
             members,
-            deleted: rooms.filter_map(|(room, it)| Some((room, it.deleted?))).collect(),
+            deleted: rooms
+                .filter_map(|(room, it)| Some((room, it.deleted?)))
+                .collect(),
             message_deleted,
             gone,
         }
@@ -94,7 +96,9 @@ impl<'a> Telling<'a> {
 pub(super) fn streams(evidence: &Evidence) -> Vec<(String, About)> {
     let telling = Telling::new(&evidence.log);
     let streams = evidence.streams.iter();
-    streams.flat_map(|stream| of_one(&telling, stream)).collect()
+    streams
+        .flat_map(|stream| of_one(&telling, stream))
+        .collect()
 }
 
 fn of_one(telling: &Telling<'_>, stream: &Stream) -> Vec<(String, About)> {
@@ -115,9 +119,9 @@ fn of_one(telling: &Telling<'_>, stream: &Stream) -> Vec<(String, About)> {
     }
     let at = |told: &Told| about(Some(told.position), told.happening.room());
     let mut before = 0;
-    let mut told = stream.told.iter().peekable();
+    let mut told = stream.told.iter();
     let mut told_in_order = || {
-        while let Some(told) = told.next() {
+        for told in told.by_ref() {
             if told.position > before {
                 before = told.position;
                 return Some(told);
@@ -138,8 +142,10 @@ fn of_one(telling: &Telling<'_>, stream: &Stream) -> Vec<(String, About)> {
         match next {
             Some(told) if told.position == logged.position => {
                 if !telling.is_true(told, logged) {
-                    let message =
-                        format!("{name} was told something else than stands at {}", told.position);
+                    let message = format!(
+                        "{name} was told something else than stands at {}",
+                        told.position
+                    );
                     faults.push((message, at(told)));
                 }
                 next = told_in_order();

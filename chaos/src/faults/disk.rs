@@ -23,7 +23,9 @@ impl SmallDisk {
     /// # Errors
     /// It can't be: that takes root.
     pub fn mount() -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hansard-chaos-disk-").tempdir()?;
+        let directory = tempfile::Builder::new()
+            .prefix("hansard-chaos-disk-")
+            .tempdir()?;
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", SIZE, "tmpfs"])
             .arg(directory.path())
@@ -67,6 +69,9 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.path())
+            .status();
     }
 }

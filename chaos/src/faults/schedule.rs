@@ -166,7 +166,11 @@ impl fmt::Display for Round {
             let separator = if number == 0 { "" } else { "; " };
             let (from, to) = (planned.after, planned.after + planned.lasts);
             let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
-            write!(formatter, "{separator}{} ({from:.1} to {to:.1} s)", planned.fault)?;
+            write!(
+                formatter,
+                "{separator}{} ({from:.1} to {to:.1} s)",
+                planned.fault
+            )?;
         }
         Ok(())
     }

@@ -77,7 +77,8 @@ impl Victims {
             }
             Fault::Rebuild => {
                 let command = self.stack.operation(&["rebuild"]);
-                self.rebuilds.push(Supervised::start(command, &self.rebuild_output)?);
+                self.rebuilds
+                    .push(Supervised::start(command, &self.rebuild_output)?);
             }
         }
         Ok(())
@@ -120,7 +121,8 @@ impl Victims {
             let output = self.stack.output(service);
             let lines: Vec<&str> = output.lines().collect();
             let last = lines[lines.len().saturating_sub(5)..].join("\n    ");
-            self.ended.push(format!("{service:?} ended by itself:\n    {last}"));
+            self.ended
+                .push(format!("{service:?} ended by itself:\n    {last}"));
             self.stack.spawn(service).await;
         }
     }

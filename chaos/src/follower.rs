@@ -85,11 +85,17 @@ impl Follower {
         lock(&self.stream).room.is_none()
     }
 
+    /// What was told so far.
+    #[must_use]
+    pub fn stream(&self) -> Stream {
+        lock(&self.stream).clone()
+    }
+
     /// Stops; gives what was told.
     #[must_use]
     pub fn stop(self) -> Stream {
         self.task.abort();
-        lock(&self.stream).clone()
+        self.stream()
     }
 }
 

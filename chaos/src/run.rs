@@ -14,15 +14,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use xtask::process::POLL;
 
-use crate::checker::{Violation, check};
+use crate::checker::{Violation, check, last_due};
 use crate::client::Addresses;
-use crate::evidence::{Evidence, Finding};
+use crate::evidence::{Evidence, Finding, Logged};
 use crate::faults::disk::SmallDisk;
 use crate::faults::proxy::Proxy;
 use crate::faults::schedule::{Menu, Round, Schedule};
 use crate::faults::{Link, Victims, clock};
 use crate::follower::Follower;
-use crate::history::{Action, Answer, Recorder};
+use crate::history::{Action, Recorder};
 use crate::leaks::Holdings;
 use crate::record;
 use crate::recovery::Worst;
@@ -305,7 +305,9 @@ impl Run<'_> {
         for person in living {
             people.push(person.await.context("a person's task ended")?);
         }
-        self.last_words(&mut people, &rooms, &followers).await;
+        self.last_words(&mut people, &rooms).await;
+        let log = record::read(&self.victims.stack).await?;
+        self.heard(&log, &followers).await;
         let streams = followers.into_iter().map(Follower::stop).collect();
         drop((people, probe));
         let took = self.begun.elapsed();
@@ -314,6 +316,7 @@ impl Run<'_> {
 
         let evidence = Evidence {
             operations: self.recorder.finish(),
+            // Once more: nothing was to come behind it.
             log: record::read(&self.victims.stack).await?,
             streams,
             findings: std::mem::take(&mut self.findings),
@@ -390,14 +393,8 @@ impl Run<'_> {
         }
     }
 
-    /// A last message in every room that stays, and all followers have heard it.
-    async fn last_words(
-        &mut self,
-        people: &mut [Person],
-        rooms: &[(String, usize)],
-        followers: &[Follower],
-    ) {
-        let mut last = 0;
+    /// A last message in every room that stays.
+    async fn last_words(&mut self, people: &mut [Person], rooms: &[(String, usize)]) {
         for (room, person) in rooms {
             let Some(person) = people.get_mut(*person) else {
                 continue;
@@ -407,20 +404,21 @@ impl Run<'_> {
                 room: room.clone(),
                 text,
             };
-            match person.own.command(post).await {
-                Some(Answer::Message { message }) => last = message,
-                _ => self.find("the end", format!("no last word in room {room}")),
+            if person.own.command(post).await.is_none() {
+                self.find("the end", format!("no last word in room {room}"));
             }
         }
+    }
+
+    /// Waits until all followers have heard what they are to be told. Who never does is the checker's to find.
+    async fn heard(&self, log: &[Logged], followers: &[Follower]) {
         let end = Instant::now() + RECOVERY;
-        // Each has a room in which the last word stands behind the first of them; whoever is missing more is
-        // found by the checker.
-        let first = last.saturating_sub(rooms.len() as u64);
-        while followers.iter().any(|it| it.cursor() < first) && Instant::now() < end {
-            sleep(POLL).await;
+        for follower in followers {
+            let due = last_due(log, &follower.stream());
+            while follower.cursor() < due && Instant::now() < end {
+                sleep(POLL).await;
+            }
         }
-        // What stands behind that, too.
-        sleep(Duration::from_secs(1)).await;
     }
 
     fn find(&mut self, what: &str, wrong: String) {

@@ -12,6 +12,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+pub use streams::last_due;
+
 use crate::evidence::Evidence;
 
 /// A promise that was not kept.

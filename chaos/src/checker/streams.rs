@@ -93,6 +93,18 @@ impl<'a> Telling<'a> {
     }
 }
 
+/// The position of the last event that a follower has to be told of; 0 when there is none.
+#[must_use]
+pub fn last_due(log: &[Logged], stream: &Stream) -> u64 {
+    let telling = Telling::new(log);
+    let due = telling
+        .expected(stream)
+        .filter(|(_, may_be_left_out)| !may_be_left_out);
+    due.map(|(logged, _)| logged.position)
+        .max()
+        .unwrap_or_default()
+}
+
 pub(super) fn streams(evidence: &Evidence) -> Vec<(String, About)> {
     let telling = Telling::new(&evidence.log);
     let streams = evidence.streams.iter();

@@ -166,3 +166,104 @@ async fn copy(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// How long something may take that must come.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A proxy before a server that says everything back.
+    async fn echo() -> Proxy {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = server.accept().await {
+                let (mut from, mut to) = stream.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+            }
+        });
+        let mut proxy = Proxy::new().unwrap();
+        proxy.listen(&address, 1).await.unwrap();
+        proxy
+    }
+
+    /// What comes back of four bytes.
+    async fn said_back(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+        let mut back = vec![0; 4];
+        stream.write_all(b"four").await?;
+        let read = timeout(SOON, stream.read(&mut back)).await.unwrap()?;
+        back.truncate(read);
+        Ok(back)
+    }
+
+    #[tokio::test]
+    async fn fair_weather_passes_everything_on() {
+        let proxy = echo().await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(said_back(&mut stream).await.unwrap(), b"four");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_connections_and_new_ones_until_it_is_over() {
+        let proxy = echo().await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(said_back(&mut stream).await.unwrap(), b"four");
+        proxy.set(Weather::Cut);
+        let reset = timeout(SOON, stream.read_u8()).await.unwrap();
+        assert_eq!(
+            reset.unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionReset
+        );
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        assert!(timeout(SOON, stream.read_u8()).await.unwrap().is_err());
+        proxy.set(Weather::Fair);
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(said_back(&mut stream).await.unwrap(), b"four");
+    }
+
+    #[tokio::test]
+    async fn a_reset_comes_in_the_middle() {
+        let proxy = echo().await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(said_back(&mut stream).await.unwrap(), b"four");
+        proxy.set(Weather::Resets(1.0));
+        let broken = said_back(&mut stream).await;
+        assert!(broken.as_ref().is_ok_and(|it| it.len() < 4) || broken.is_err());
+        assert!(timeout(SOON, stream.read_u8()).await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn silence_holds_bytes_back_and_loses_none() {
+        let proxy = echo().await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(said_back(&mut stream).await.unwrap(), b"four");
+        proxy.set(Weather::Silent);
+        stream.write_all(b"four").await.unwrap();
+        // Whether it would have come can't be waited for; that nothing has come yet is seen beside it.
+        let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+        other.write_all(b"more").await.unwrap();
+        let nothing = stream.try_read(&mut [0; 4]);
+        assert_eq!(nothing.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        proxy.set(Weather::Fair);
+        let mut back = [0; 4];
+        timeout(SOON, stream.read_exact(&mut back))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&back, b"four");
+        timeout(SOON, other.read_exact(&mut back))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&back, b"more");
+    }
+}

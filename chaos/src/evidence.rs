@@ -139,6 +139,8 @@ pub struct Stream {
     pub told: Vec<Told>,
     /// Frames that should never have come.
     pub wrong: Vec<String>,
+    /// When connections were made and how they ended, for people who read what went wrong.
+    pub notes: Vec<String>,
 }
 
 /// What one of Hansard's own verifications, or a look at its processes, came to.

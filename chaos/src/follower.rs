@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::position_in;
 use crate::evidence::{Happening, Stream, Told};
+use crate::history::Recorder;
 
 /// How long connecting may take, and closing.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub struct Follower {
 impl Follower {
     /// Starts following, from now on.
     #[must_use]
-    pub fn start(plan: Plan) -> Self {
+    pub fn start(plan: Plan, recorder: &Arc<Recorder>) -> Self {
         let stream = Arc::new(Mutex::new(Stream {
             follower: plan.name.clone(),
             person: plan.person.clone(),
@@ -58,11 +59,13 @@ impl Follower {
             start: None,
             told: Vec::new(),
             wrong: Vec::new(),
+            notes: Vec::new(),
         }));
         let cursor = Arc::new(AtomicU64::new(0));
         let following = Following {
             random: StdRng::seed_from_u64(plan.seed),
             plan,
+            recorder: Arc::clone(recorder),
             stream: Arc::clone(&stream),
             cursor: Arc::clone(&cursor),
         };
@@ -105,6 +108,7 @@ fn lock(stream: &Mutex<Stream>) -> MutexGuard<'_, Stream> {
 
 struct Following {
     plan: Plan,
+    recorder: Arc<Recorder>,
     random: StdRng,
     stream: Arc<Mutex<Stream>>,
     cursor: Arc<AtomicU64>,
@@ -113,14 +117,20 @@ struct Following {
 impl Following {
     async fn come_and_go(mut self) {
         loop {
-            self.connection().await;
+            let end = self.connection().await;
+            self.note(end);
             let pause = LONGEST_PAUSE.mul_f64(self.random.random());
             sleep(pause).await;
         }
     }
 
-    /// One connection, from its beginning to its end.
-    async fn connection(&mut self) {
+    fn note(&self, what: &str) {
+        let at = self.recorder.now() / 1000;
+        lock(&self.stream).notes.push(format!("{at} ms: {what}"));
+    }
+
+    /// One connection, from its beginning to its end; says how it ended.
+    async fn connection(&mut self) -> &'static str {
         let url = self
             .plan
             .urls
@@ -128,8 +138,10 @@ impl Following {
             .cloned()
             .unwrap_or_default();
         let connecting = WsClient::try_connect(&url, Some(&self.plan.token));
-        let Ok(Ok(mut socket)) = timeout(CONNECTING, connecting).await else {
-            return;
+        let mut socket = match timeout(CONNECTING, connecting).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(_)) => return "no connection",
+            Err(_) => return "no connection in time",
         };
         let mut frame = json!({"type": "subscribe"});
         if let Some(room) = &self.plan.room {
@@ -138,11 +150,12 @@ impl Following {
         if self.is_subscribed() {
             frame["after"] = json!(format!("{:016x}", self.cursor.load(Ordering::SeqCst)));
         }
+        self.note(&format!("{url}: {frame}"));
         if !matches!(
             timeout(CONNECTING, socket.try_send(frame)).await,
             Ok(Ok(()))
         ) {
-            return;
+            return "broken while it subscribed";
         }
         let leave_at = Instant::now() + LONGEST_STAY.mul_f64(self.random.random());
         loop {
@@ -150,17 +163,19 @@ impl Following {
             match received {
                 Ok(Ok(frame)) => {
                     if !self.on_frame(&frame) {
-                        return;
+                        return "given up";
                     }
                 }
-                Ok(Err(_)) => return,
+                Ok(Err(_)) => return "broken",
                 Err(_) => break,
             }
         }
         if self.random.random() {
             // As one should, or else by hanging up.
             let _ = timeout(CONNECTING, socket.close()).await;
+            return "closed";
         }
+        "hung up"
     }
 
     fn is_subscribed(&self) -> bool {
@@ -189,11 +204,13 @@ impl Following {
                 }
             }
             "subscribed" => {
+                self.note("subscribed");
                 let position = position_of(frame);
                 lock(&self.stream).start = Some(position);
                 self.cursor.store(position, Ordering::SeqCst);
             }
             "replayed" => {
+                self.note("replayed");
                 // All of it was told, whether or not there was anything to tell.
                 self.cursor.fetch_max(position_of(frame), Ordering::SeqCst);
             }

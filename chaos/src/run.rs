@@ -276,7 +276,7 @@ impl Run<'_> {
             plans,
             rooms,
         } = town;
-        let followers = follow(plans);
+        let followers = follow(plans, &self.recorder);
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(AtomicUsize::new(0));
         let living: Vec<JoinHandle<Person>> = people

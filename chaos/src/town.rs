@@ -181,6 +181,7 @@ impl Town {
 
 /// Starts all followers.
 #[must_use]
-pub fn follow(plans: Vec<Plan>) -> Vec<Follower> {
-    plans.into_iter().map(Follower::start).collect()
+pub fn follow(plans: Vec<Plan>, recorder: &Arc<Recorder>) -> Vec<Follower> {
+    let plans = plans.into_iter();
+    plans.map(|plan| Follower::start(plan, recorder)).collect()
 }

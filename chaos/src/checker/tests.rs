@@ -246,6 +246,7 @@ fn right() -> Evidence {
         start: Some(2),
         told: told.collect(),
         wrong: Vec::new(),
+        notes: Vec::new(),
     };
     Evidence {
         streams: vec![stream],

@@ -124,6 +124,9 @@ async fn pass_on(
         // Else what has been passed on would still arrive, and the end would look like one that was meant.
         let _ = from_client.as_ref().set_zero_linger();
         let _ = from_server.as_ref().set_zero_linger();
+        // Dropped, these would say that all has been sent.
+        to_client.forget();
+        to_server.forget();
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Session {
     pub actor: String,
     /// The newest position that it was told; 0 before the first.
     pub position: u64,
-    /// Whether it sends that position with its queries.
+    /// Whether it sends that position with its queries, and does without waiting for anything else.
     careful: bool,
     token: String,
     http: reqwest::Client,
@@ -159,6 +159,10 @@ impl Session {
             (self.careful && action.is_query() && self.position > 0).then_some(self.position);
         if let Some(from) = from {
             request = request.header("hansard-position", format!("{from:016x}"));
+        }
+        if self.careful && !action.is_query() {
+            // Whoever sends positions back need not wait for the read models: its queries do.
+            request = request.header("prefer", "respond-async");
         }
         let invoked = self.recorder.now();
         let outcome = match answer(request).await {

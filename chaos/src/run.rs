@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use xtask::process::POLL;
 
-use crate::checker::{Violation, check, last_due};
+use crate::checker::{RULES, Violation, check, last_due};
 use crate::client::Addresses;
 use crate::evidence::{Evidence, Finding, Logged};
 use crate::faults::disk::SmallDisk;
@@ -36,8 +36,8 @@ use crate::workload::Person;
 const RECOVERY: Duration = Duration::from_secs(90);
 /// The longest quiet time between two rounds.
 const LONGEST_QUIET: Duration = Duration::from_secs(2);
-/// How many violations are shown with their shortest histories.
-const SHOWN: usize = 5;
+/// How many violations of each rule are shown with their shortest histories.
+const SHOWN: usize = 2;
 
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -323,7 +323,11 @@ impl Run<'_> {
         };
         evidence.write(&self.settings.directory)?;
         let violations = check(&evidence);
-        for violation in violations.iter().take(SHOWN) {
+        let shown = RULES.iter().flat_map(|rule| {
+            let of_rule = violations.iter().filter(|it| it.rule == rule.name);
+            of_rule.take(SHOWN)
+        });
+        for violation in shown {
             println!("VIOLATION of {:?}: {}", violation.rule, violation.message);
             println!(
                 "the shortest history that shows it:\n{}",

@@ -118,6 +118,10 @@ impl Person {
             true => self.own.command_once(post).await,
             false => self.own.command(post).await,
         };
+        if self.random.random_bool(0.2) {
+            // To see one's own words.
+            self.own.query(Action::Read { room: room.clone() }).await;
+        }
         if let Some(Answer::Message { message }) = answer {
             self.said.push((room, message));
             if self.said.len() > REMEMBERED {

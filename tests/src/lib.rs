@@ -44,7 +44,7 @@ pub use record::Auditor;
 pub use shape::Shapes;
 pub use socket::WsClient;
 pub use stack::{
-    Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, room_of,
+    Auth, Backend, Layout, Options, Person, Service, Stack, Through, hansard_command, room_of,
     service_command,
 };
 pub use telling::{Lines, Told};

@@ -74,6 +74,12 @@ pub enum Service {
     GatewayWs,
     /// Pushes to WebSockets as well, not through the edge; where [`Options::second_gateway`] asks for it.
     SecondGatewayWs,
+    /// Takes commands as well, not through the edge; where [`Options::second_services`] asks for it.
+    SecondCommandApi,
+    /// Stands by, or writes the read models; where [`Options::second_services`] asks for it.
+    SecondProjector,
+    /// Answers queries as well, not through the edge; where [`Options::second_services`] asks for it.
+    SecondQueryApi,
     /// nginx; with four processes only.
     Edge,
     /// nats-server; on the distributed backend only.
@@ -90,9 +96,9 @@ impl Service {
     #[must_use]
     pub fn binary(self) -> &'static str {
         match self {
-            Self::CommandApi => "command-api",
-            Self::Projector => "projector",
-            Self::QueryApi => "query-api",
+            Self::CommandApi | Self::SecondCommandApi => "command-api",
+            Self::Projector | Self::SecondProjector => "projector",
+            Self::QueryApi | Self::SecondQueryApi => "query-api",
             Self::GatewayWs | Self::SecondGatewayWs => "gateway-ws",
             Self::Edge | Self::Nats | Self::Mongod => panic!("{self:?} is none of Hansard's own"),
         }
@@ -113,6 +119,14 @@ pub struct Options {
     pub own_mongod: bool,
     /// Whether to start a second gateway; with four processes only.
     pub second_gateway: bool,
+    /// Whether to start a second command-api, projector and query-api; with four processes only.
+    pub second_services: bool,
+    /// Where Hansard is told that its servers are, if not where they are: a proxy stands there.
+    pub through: Through,
+    /// The directory that `--data-dir` names, if not one of the stack's own.
+    pub data_directory: Option<PathBuf>,
+    /// libfaketime, where Hansard's processes are to have clocks that [`Stack::set_clock`] moves.
+    pub clocks: Option<PathBuf>,
     /// More flags for each of Hansard's processes.
     pub flags: Vec<String>,
 }
@@ -127,9 +141,22 @@ impl Options {
             auth,
             own_mongod: false,
             second_gateway: false,
+            second_services: false,
+            through: Through::default(),
+            data_directory: None,
+            clocks: None,
             flags: Vec::new(),
         }
     }
+}
+
+/// Addresses, `HOST:PORT`, at which Hansard reaches its servers; `None`: at their own.
+#[derive(Debug, Clone, Default)]
+pub struct Through {
+    /// That of nats-server.
+    pub log: Option<String>,
+    /// That of mongod; with [`Options::own_mongod`] only.
+    pub read_models: Option<String>,
 }
 
 /// A user with a token.
@@ -183,6 +210,13 @@ struct Process {
     _ports: Vec<Port>,
 }
 
+impl Process {
+    /// The file that says how far its clock is from the real one.
+    fn clock(&self) -> PathBuf {
+        self.output.with_extension("clock")
+    }
+}
+
 impl Stack {
     /// Starts everything that there is and waits until all of it is ready.
     ///
@@ -230,7 +264,7 @@ impl Stack {
         };
         let mut flags: Vec<OsString> = vec![
             "--data-dir".into(),
-            stack.directory.path().join("data").into(),
+            stack.data_directory().into(),
             "--auth".into(),
             match stack.options.auth {
                 Auth::Open => "open".into(),
@@ -270,9 +304,10 @@ impl Stack {
     fn add_nats(&mut self) -> String {
         let port = Port::reserve().unwrap();
         let monitor = Port::reserve().unwrap();
+        let through = self.options.through.log.clone();
         let url = format!(
             "nats://{}/HANSARD?monitor=http://{}",
-            port.address(),
+            through.unwrap_or_else(|| port.address()),
             monitor.address()
         );
         let arguments: Vec<OsString> = vec![
@@ -305,7 +340,11 @@ impl Stack {
             return format!("{}/{database}", server.trim_end_matches('/'));
         }
         let port = Port::reserve().unwrap();
-        let url = format!("mongodb://{}/{database}", port.address());
+        let url = match &self.options.through.read_models {
+            // Direct: the replica set's own configuration names the server behind the proxy.
+            Some(proxy) => format!("mongodb://{proxy}/{database}?directConnection=true"),
+            None => format!("mongodb://{}/{database}", port.address()),
+        };
         let program = from_xtask("HANSARD_TEST_MONGOD").into();
         let process = self.process("mongod", vec![Service::Mongod], program, Vec::new(), port);
         self.processes.push(process);
@@ -341,9 +380,12 @@ impl Stack {
         let query_api = self.add_service("query-api", vec![Service::QueryApi], flags);
         let gateway_ws = self.add_service("gateway-ws", vec![Service::GatewayWs], flags);
         if self.options.second_gateway {
-            self.add_service("gateway-ws", vec![Service::SecondGatewayWs], flags);
-            let output = self.directory.path().join("second-gateway-ws.log");
-            self.processes.last_mut().expect("just added").output = output;
+            self.add_second(Service::SecondGatewayWs, flags);
+        }
+        if self.options.second_services {
+            self.add_second(Service::SecondCommandApi, flags);
+            self.add_second(Service::SecondProjector, flags);
+            self.add_second(Service::SecondQueryApi, flags);
         }
         let addresses = edge::Addresses {
             listen: port.address(),
@@ -356,6 +398,14 @@ impl Stack {
         let process = self.process("edge", vec![Service::Edge], nginx, arguments, port);
         self.processes.push(process);
         format!("http://{}", addresses.listen)
+    }
+
+    /// Adds one more process of a service, with an output of its own.
+    fn add_second(&mut self, service: Service, flags: &[OsString]) {
+        let name = service.binary();
+        self.add_service(name, vec![service], flags);
+        let output = self.directory.path().join(format!("second-{name}.log"));
+        self.processes.last_mut().expect("just added").output = output;
     }
 
     fn process(
@@ -412,14 +462,23 @@ impl Stack {
     /// The stack has no such service.
     #[must_use]
     pub fn ws_url_of(&self, service: Service) -> String {
-        let address = self.processes[self.index(service)].port.address();
-        format!("ws://{address}/ws")
+        format!("ws://{}/ws", self.address(service))
+    }
+
+    /// `HOST:PORT` at which the process that is this service listens.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    #[must_use]
+    pub fn address(&self, service: Service) -> String {
+        self.processes[self.index(service)].port.address()
     }
 
     /// The directory that `--data-dir` names.
     #[must_use]
     pub fn data_directory(&self) -> PathBuf {
-        self.directory.path().join("data")
+        let own = || self.directory.path().join("data");
+        self.options.data_directory.clone().unwrap_or_else(own)
     }
 
     /// The directory that the log is in.
@@ -505,9 +564,15 @@ impl Stack {
     /// It can't be started.
     #[must_use]
     pub fn hansard(&self, arguments: &[&str]) -> Output {
+        self.operation(arguments).output().unwrap()
+    }
+
+    /// `hansard` with these arguments and this stack's settings, not started yet.
+    #[must_use]
+    pub fn operation(&self, arguments: &[&str]) -> Command {
         let mut command = hansard_command();
         command.args(arguments).args(&self.flags);
-        command.output().unwrap()
+        command
     }
 
     /// A client without a token.
@@ -526,8 +591,7 @@ impl Stack {
     /// The stack has no such service.
     #[must_use]
     pub fn direct(&self, service: Service) -> TestClient {
-        let address = self.processes[self.index(service)].port.address();
-        TestClient::new(&format!("http://{address}"))
+        TestClient::new(&format!("http://{}", self.address(service)))
     }
 
     /// Starts one more process of a service, on the same log and read models, and gives a client that
@@ -753,6 +817,29 @@ impl Stack {
         Some(kilobytes * 1024)
     }
 
+    /// The id of the process that is this service; `None` when it does not run.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn process_id(&mut self, service: Service) -> Option<u32> {
+        let index = self.index(service);
+        let running = self.processes[index].running.as_mut()?;
+        running.ended().is_none().then(|| running.id())
+    }
+
+    /// Moves the clock of the process that is this service to so many seconds after the real one, or before
+    /// it, within a second or two; see [`Options::clocks`]. A restart changes nothing.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn set_clock(&self, service: Service, seconds: i64) {
+        let file = self.processes[self.index(service)].clock();
+        // At once: a process may be reading it.
+        let new = file.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
     /// Tells the process that is this service to stop (SIGTERM) and waits until it has.
     ///
     /// # Panics
@@ -793,6 +880,22 @@ impl Stack {
     pub async fn spawn(&mut self, service: Service) {
         self.kill(service);
         self.spawn_process(self.index(service)).await;
+    }
+
+    /// Whether this service says that it is ready.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub async fn is_ready(&mut self, service: Service) -> bool {
+        if !self.runs(service) || service == Service::Mongod {
+            // A mongod is ready once it runs.
+            return self.runs(service);
+        }
+        let answer = self
+            .http
+            .get(&self.processes[self.index(service)].ready_url);
+        let answer = answer.send().await;
+        answer.is_ok_and(|it| it.status().is_success())
     }
 
     /// Waits until this service says that it is ready.
@@ -850,6 +953,20 @@ impl Stack {
         command.args(&process.arguments);
         without_own_settings(&mut command);
         command.env("RUST_BACKTRACE", "1");
+        if let Some(library) = &self.options.clocks
+            && !matches!(process.services[..], [Service::Nats | Service::Edge])
+        {
+            let file = process.clock();
+            if !file.exists() {
+                std::fs::write(&file, "+0\n").unwrap();
+            }
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", file)
+                // In seconds: how long the file's content holds.
+                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         let running = Supervised::start(command, &process.output);
         process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer runs.
 
 mod bench;
+mod chaos;
 mod openapi;
 mod project;
 mod runner;
@@ -31,6 +32,9 @@ enum Command {
     Test(test::Options),
     /// Measure, beside what people would use instead; writes bench/RESULTS.md and bench/results/.
     Bench(bench::Options),
+    /// Break everything that can break while clients are at work, and check that no promise was broken.
+    #[command(disable_help_flag = true)]
+    Chaos(chaos::Options),
     /// Write contract/openapi.json from what the code declares.
     Openapi {
         /// Write nothing; fail when the file is not up to date.
@@ -57,6 +61,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Test(options) => test::run(options, &project, &runner),
         Command::Bench(options) => bench::run(options, &project, &runner),
+        Command::Chaos(options) => chaos::run(options, &project, &runner),
         Command::Openapi { check } => openapi::run(*check, &project),
         Command::Servers => {
             let cache = project.servers();

@@ -1,0 +1,79 @@
+//! Runs chaos on one stack or both; `cargo xtask chaos` builds what this needs and runs it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use hansard_chaos::run::{Length, Settings, run};
+use hansard_tests::{Backend, Layout};
+use rand::Rng;
+
+/// What to run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StackKind {
+    /// SQLite, as one process and as four with a second of each.
+    Embedded,
+    /// NATS JetStream and MongoDB, as four processes with a second of each, and as one.
+    Distributed,
+}
+
+/// Faults, and a checker of what Hansard promises.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask chaos")]
+struct Arguments {
+    /// How long faults go on, in all: the stacks share it.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
+    /// Repeat the choices of an earlier run, though not what the machine makes of them.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run on this alone; else on both.
+    #[arg(long)]
+    stack: Option<StackKind>,
+    /// How long a fault lasts at most, in seconds: longer than every time-out of Hansard's.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
+    longest_fault: u64,
+    /// Where the histories are written.
+    #[arg(long)]
+    directory: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| rand::rng().random());
+    let mut stacks = Vec::new();
+    if arguments.stack != Some(StackKind::Distributed) {
+        stacks.push((Backend::Embedded, Layout::OneProcess));
+        stacks.push((Backend::Embedded, Layout::FourProcesses));
+    }
+    if arguments.stack != Some(StackKind::Embedded) {
+        stacks.push((Backend::Distributed, Layout::FourProcesses));
+        stacks.push((Backend::Distributed, Layout::OneProcess));
+    }
+    let share = Duration::from_secs(arguments.minutes * 60 / stacks.len() as u64);
+    let mut violations = 0;
+    for (backend, layout) in stacks {
+        let name = format!("{backend:?}-{layout:?}-{seed}").to_lowercase();
+        let settings = Settings {
+            seed,
+            backend,
+            layout,
+            length: Length::Time(share),
+            longest_fault: Duration::from_secs(arguments.longest_fault),
+            directory: arguments.directory.join(name),
+        };
+        match run(&settings) {
+            Ok(found) => violations += found.len(),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if violations == 0 {
+        return ExitCode::SUCCESS;
+    }
+    println!("{violations} violations; try again with --seed {seed}");
+    ExitCode::FAILURE
+}

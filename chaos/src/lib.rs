@@ -6,6 +6,7 @@
 //! - [`run`] is one run: it founds a [`town`], lets its people live ([`workload`], [`client`], [`follower`]),
 //!   makes things go wrong ([`faults`]), measures how quickly they recover ([`recovery`]) and gathers the
 //!   [`evidence`].
+//! - [`overload`] breaks nothing, but asks for far more than can be done.
 //! - [`checker`] says what is wrong with that evidence, and [`shrink`] shows it in the fewest lines.
 //!
 //! For tests only: what goes wrong in the harness itself panics and says what to do.
@@ -17,10 +18,12 @@ pub mod faults;
 pub mod follower;
 pub mod history;
 mod leaks;
+pub mod overload;
 mod record;
 pub mod recovery;
 pub mod run;
 pub mod shrink;
+mod sockets;
 mod summary;
 pub mod town;
 mod verification;

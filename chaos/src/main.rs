@@ -5,9 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use hansard_chaos::overload;
 use hansard_chaos::run::{Length, Settings, run};
 use hansard_tests::{Backend, Layout};
 use rand::Rng;
+
+/// With `--overload`: how many times as much as can be done is asked for.
+const FACTOR: u32 = 5;
 
 /// What to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -34,6 +38,12 @@ struct Arguments {
     /// How long a fault lasts at most, in seconds: longer than every time-out of Hansard's.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
     longest_fault: u64,
+    /// Break nothing, but ask for five times as much as can be done, for so many seconds on each stack.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    overload: Option<u64>,
+    /// How many sockets connect at once, with `--overload`.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    sockets: u32,
     /// Where the histories are written.
     #[arg(long)]
     directory: PathBuf,
@@ -41,6 +51,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(seconds) = arguments.overload {
+        return overloaded(&arguments, seconds);
+    }
     let seed = arguments.seed.unwrap_or_else(|| rand::rng().random());
     let mut stacks = Vec::new();
     if arguments.stack != Some(StackKind::Distributed) {
@@ -76,4 +89,34 @@ fn main() -> ExitCode {
     }
     println!("{violations} violations; try again with --seed {seed}");
     ExitCode::FAILURE
+}
+
+/// Asks each stack for far too much.
+fn overloaded(arguments: &Arguments, seconds: u64) -> ExitCode {
+    let mut violations = 0;
+    for (kind, backend) in [
+        (StackKind::Embedded, Backend::Embedded),
+        (StackKind::Distributed, Backend::Distributed),
+    ] {
+        if arguments.stack.is_some_and(|only| only != kind) {
+            continue;
+        }
+        let settings = overload::Settings {
+            backend,
+            length: Duration::from_secs(seconds),
+            factor: FACTOR,
+            sockets: arguments.sockets as usize,
+        };
+        match overload::run(&settings) {
+            Ok(found) => violations += found.len(),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    match violations {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
 }

@@ -24,7 +24,7 @@ use crate::lead::Led;
 /// How often to look for texts that are past their age.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// A round that took long is followed by a pause so many times as long.
+/// A round that was at work for long is followed by a pause so many times as long.
 const PAUSE: u32 = 20;
 
 /// Texts go at full hours: a room that is busy all day has few expiries in its history.
@@ -83,9 +83,11 @@ pub(crate) async fn keep(retention: Retention, led: Led) {
         appended: Position::ZERO,
         looked_through: None,
         is_more_due: true,
+        waited: Duration::ZERO,
     };
     while !keeper.led.lost.is_cancelled() {
         let begun = Instant::now();
+        keeper.waited = Duration::ZERO;
         if keeper.led.is_served() {
             match keeper.round().await {
                 Ok(()) => {
@@ -95,7 +97,8 @@ pub(crate) async fn keep(retention: Retention, led: Led) {
                 Err(error) => tracing::warn!("retention goes on with the next round: {error}"),
             }
         }
-        sleep(period.max(begun.elapsed() * PAUSE)).await;
+        let worked = begun.elapsed().saturating_sub(keeper.waited);
+        sleep(period.max(worked * PAUSE)).await;
     }
 }
 
@@ -121,6 +124,8 @@ struct Keeper {
     looked_through: Option<Instant>,
     /// Whether texts have expired since.
     is_more_due: bool,
+    /// How long this round has waited for the projection.
+    waited: Duration,
 }
 
 impl Keeper {
@@ -173,17 +178,18 @@ impl Keeper {
     }
 
     /// Waits until the read models have what was let go; whether that came in time.
-    async fn is_projected(&self) -> Result<bool, ReadModelError> {
+    async fn is_projected(&mut self) -> Result<bool, ReadModelError> {
         let begun = Instant::now();
         loop {
             let checkpoint = self.led.projection.checkpoint().await?;
             if checkpoint.is_some_and(|it| it.position >= self.appended) {
                 return Ok(true);
             }
-            if begun.elapsed() >= PATIENCE {
+            if self.waited >= PATIENCE {
                 return Ok(false);
             }
             sleep(LOOK).await;
+            self.waited = begun.elapsed();
         }
     }
 

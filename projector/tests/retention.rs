@@ -11,7 +11,7 @@ use std::time::Duration;
 use commands::{CommandError, Commands};
 use directory::Directory;
 use event_log::testing::NatsServer;
-use event_log::{EventLog, Filter, LogUrl, Position};
+use event_log::{Filter, LogUrl, Position};
 use events::{
     Authority, Caller, Command, Envelope, Event, KeyId, MessageEdited, MessageId, MessagePosted,
     Month, Names, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, Timestamp,
@@ -428,7 +428,7 @@ async fn killed_at_any_moment_it_lets_everything_go_once() {
         while before < expected.len() {
             let running = setting.start().await;
             // Somewhere after the next few, and sooner or later among the last.
-            let next = expected.len().min(before + 150);
+            let next = expected.len().min(before + 300);
             eventually("some more have expired", || async {
                 setting.expiries().await.len() >= next
             })

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use commands::{CarriedOut, CommandError, Commands};
-use event_log::{LogError, Position};
+use event_log::LogError;
 use events::{
     Authority, Caller, Command, IdempotencyKey, KeyId, MessageId, Month, Refusal, RoomId, RoomType,
     Timestamp,
@@ -24,8 +24,8 @@ use crate::lead::Led;
 /// How often to look for texts that are past their age.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// See [`Retention::pause`].
-const PAUSE: u32 = 20;
+/// A round that was at work for long is followed by a pause so many times as long.
+const PAUSE: u32 = 4;
 
 /// Texts go at full hours: a room that is busy all day has few expiries in its history.
 const HOUR_IN_MILLIS: i64 = 60 * 60 * 1000;
@@ -42,7 +42,7 @@ const PAGE: u32 = 100;
 /// How many rooms' texts are let go at once.
 const AT_ONCE: usize = 16;
 
-/// How long to wait for the projection of what was let go, and how often to look.
+/// How long to wait for the projection to catch up, and how often to look.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -61,8 +61,6 @@ pub struct Retention {
     pub commands: Commands,
     /// How often to look for older ones: once a minute, except in tests.
     pub period: Duration,
-    /// A round that took long is followed by a pause at least so many times as long: 20, except in tests.
-    pub pause: u32,
 }
 
 impl Retention {
@@ -72,23 +70,23 @@ impl Retention {
             days: days.clone(),
             commands: commands(),
             period: PERIOD,
-            pause: PAUSE,
         })
     }
 }
 
 /// Lets go what is past its age, round for round, until another projector leads.
 pub(crate) async fn keep(retention: Retention, led: Led) {
-    let (period, pause) = (retention.period, retention.pause);
+    let period = retention.period;
     let mut keeper = Keeper {
         retention,
         led,
-        appended: Position::ZERO,
         looked_through: None,
         is_more_due: true,
+        waited: Duration::ZERO,
     };
     while !keeper.led.lost.is_cancelled() {
         let begun = Instant::now();
+        keeper.waited = Duration::ZERO;
         if keeper.led.is_served() {
             match keeper.round().await {
                 Ok(()) => {
@@ -98,7 +96,8 @@ pub(crate) async fn keep(retention: Retention, led: Led) {
                 Err(error) => tracing::warn!("retention goes on with the next round: {error}"),
             }
         }
-        sleep(period.max(begun.elapsed() * pause)).await;
+        let worked = begun.elapsed().saturating_sub(keeper.waited);
+        sleep(period.max(worked * PAUSE)).await;
     }
 }
 
@@ -118,18 +117,19 @@ enum RoundError {
 struct Keeper {
     retention: Retention,
     led: Led,
-    /// Where the last expiry stands that was appended.
-    appended: Position,
     /// When all keys were looked through last.
     looked_through: Option<Instant>,
     /// Whether texts have expired since.
     is_more_due: bool,
+    /// How long this round has waited for the projection.
+    waited: Duration,
 }
 
 impl Keeper {
     async fn round(&mut self) -> Result<(), RoundError> {
         let now = Timestamp::now();
-        let begun_at = self.retention.commands.record.log.tail().await?.last;
+        // Whoever begins to lead may have much to catch up with; if it is too much, the next rounds see it.
+        self.is_caught_up().await?;
         let mut rooms = 0;
         for (room_type, days) in self.retention.days.clone() {
             rooms += self.let_go(room_type, bound(now, days)).await?;
@@ -139,9 +139,7 @@ impl Keeper {
         }
         let last = self.looked_through;
         let is_due = self.is_more_due || last.is_none_or(|last| last.elapsed() >= DAY);
-        // Read models that are behind know neither all that there is nor all that has expired.
-        let known = begun_at.max(self.appended);
-        if is_due && self.is_projected(known).await? {
+        if is_due && self.is_caught_up().await? {
             let keys = self.destroy_keys(now).await?;
             self.looked_through = Some(Instant::now());
             self.is_more_due = false;
@@ -168,28 +166,31 @@ impl Keeper {
                 async move { expire(&commands, room, up_to).await }
             });
             let mut expiring = stream::iter(expiring).buffer_unordered(AT_ONCE);
-            while let Some(position) = expiring.try_next().await? {
-                let Some(position) = position else { continue };
-                rooms += 1;
-                self.appended = position.max(self.appended);
-                self.is_more_due = true;
-                metrics::counter!("hansard_retention_rooms_total").increment(1);
+            while let Some(is_recorded) = expiring.try_next().await? {
+                if is_recorded {
+                    rooms += 1;
+                    self.is_more_due = true;
+                    metrics::counter!("hansard_retention_rooms_total").increment(1);
+                }
             }
         }
     }
 
-    /// Waits until the read models have come to a position; whether that came in time.
-    async fn is_projected(&self, position: Position) -> Result<bool, ReadModelError> {
+    /// Waits until the read models have what the log has now; whether that came in time.
+    async fn is_caught_up(&mut self) -> Result<bool, RoundError> {
         let begun = Instant::now();
+        let before = self.waited;
+        let end = self.retention.commands.record.log.tail().await?.last;
         loop {
             let checkpoint = self.led.projection.checkpoint().await?;
-            if checkpoint.is_some_and(|it| it.position >= position) {
+            if checkpoint.is_some_and(|it| it.position >= end) {
                 return Ok(true);
             }
             if begun.elapsed() >= PATIENCE {
                 return Ok(false);
             }
             sleep(LOOK).await;
+            self.waited = before + begun.elapsed();
         }
     }
 
@@ -201,26 +202,45 @@ impl Keeper {
         let Some(latest) = least.map(|days| bound(now, *days)) else {
             return Ok(0);
         };
-        let keyring = &self.retention.commands.record.keyring;
-        let mut destroyed = 0;
-        let mut keys = keyring.list();
-        while let Some((id, is_destroyed)) = keys.try_next().await? {
-            let KeyId::Period { room, month } = id else {
-                continue;
-            };
-            // Cheap, and true of most: they are looked at no closer.
-            if !is_over(month, latest) || (is_destroyed && !again) {
-                continue;
-            }
-            if self.has_expired(room, month, now).await? {
-                keyring.destroy(id).await?;
-                if !is_destroyed {
-                    destroyed += 1;
-                    metrics::counter!("hansard_retention_keys_total").increment(1);
+        let keys = self.retention.commands.record.keyring.list();
+        let destroying = keys
+            .map_err(RoundError::from)
+            .map_ok(|(id, is_destroyed)| async move {
+                match id {
+                    // Cheap, and true of most others: they are looked at no closer.
+                    KeyId::Period { room, month }
+                        if is_over(month, latest) && (again || !is_destroyed) =>
+                    {
+                        let gone = self.destroy_key(room, month, now).await?;
+                        Ok(gone && !is_destroyed)
+                    }
+                    _ => Ok(false),
                 }
+            });
+        let mut destroying = destroying.try_buffer_unordered(AT_ONCE);
+        let mut destroyed = 0;
+        while let Some(is_new) = destroying.try_next().await? {
+            if is_new {
+                destroyed += 1;
+                metrics::counter!("hansard_retention_keys_total").increment(1);
             }
         }
         Ok(destroyed)
+    }
+
+    /// Destroys the key of a month of a room, if everything of it is past its age; whether it did.
+    async fn destroy_key(
+        &self,
+        room: RoomId,
+        month: Month,
+        now: Timestamp,
+    ) -> Result<bool, RoundError> {
+        let has_expired = self.has_expired(room, month, now).await?;
+        if has_expired {
+            let keyring = &self.retention.commands.record.keyring;
+            keyring.destroy(KeyId::Period { room, month }).await?;
+        }
+        Ok(has_expired)
     }
 
     /// Whether all that was or will be said in a room in a month is past its age, and is not under legal hold.
@@ -249,20 +269,16 @@ impl Keeper {
     }
 }
 
-/// Lets the texts of a room go up to a message; where that is recorded. `None` where it is not to be: the room
-/// is under legal hold or has been deleted, or it was recorded a moment ago.
-async fn expire(
-    commands: &Commands,
-    room: RoomId,
-    up_to: MessageId,
-) -> Result<Option<Position>, CommandError> {
+/// Lets the texts of a room go up to a message; `false` where that is not to be: the room is under legal hold or
+/// has been deleted, or it was recorded a moment ago.
+async fn expire(commands: &Commands, room: RoomId, up_to: MessageId) -> Result<bool, CommandError> {
     // The same from every projector, should one have led that was only paused.
     let key: Option<IdempotencyKey> = format!("retention-{room}-{up_to}").parse().ok();
     let command = Command::ExpireMessages { room, up_to };
     match commands.carry_out(HANSARD, key.as_ref(), &command).await {
-        Ok(CarriedOut::Event(position, _)) => Ok(Some(position)),
+        Ok(CarriedOut::Event(..)) => Ok(true),
         Ok(CarriedOut::Nothing(_))
-        | Err(CommandError::Refused(Refusal::UnderHold(_) | Refusal::UnknownRoom(_))) => Ok(None),
+        | Err(CommandError::Refused(Refusal::UnderHold(_) | Refusal::UnknownRoom(_))) => Ok(false),
         Err(error) => Err(error),
     }
 }

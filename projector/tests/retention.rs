@@ -117,7 +117,6 @@ impl Setting {
             days: self.days.clone(),
             commands: commands(&record),
             period: Duration::from_millis(20),
-            pause: 1,
         };
         let options = Options {
             record,
@@ -429,7 +428,7 @@ async fn killed_at_any_moment_it_lets_everything_go_once() {
         while before < expected.len() {
             let running = setting.start().await;
             // Somewhere after the next few, and sooner or later among the last.
-            let next = expected.len().min(before + 40);
+            let next = expected.len().min(before + 60);
             eventually("some more have expired", || async {
                 setting.expiries().await.len() >= next
             })

@@ -19,6 +19,7 @@ mod generations;
 mod hand_over;
 mod lead;
 mod project;
+mod purge;
 mod rebuild;
 mod retention;
 mod settle;

@@ -5,6 +5,7 @@
 //! reported.
 
 pub mod api;
+mod cluster;
 mod connection;
 mod delivery;
 mod monitor;
@@ -36,6 +37,7 @@ use crate::{
     Recorded, Signals, Tail, append_measured,
 };
 use api::code;
+use cluster::ClusterInfo;
 use connection::Connection;
 use delivery::Delivery;
 use signals::NatsSignals;
@@ -92,6 +94,8 @@ struct StreamInfo {
     created: String,
     config: Config,
     state: StreamState,
+    /// In a cluster.
+    cluster: Option<ClusterInfo>,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +183,23 @@ impl JetStreamLog {
                 self.address.hosts()
             ))
         })
+    }
+
+    /// The stream's settings and state, by the one server that knows every acknowledged append.
+    async fn leaders_info(&self) -> Result<StreamInfo, LogError> {
+        let deadline = Instant::now() + READ_DEADLINE;
+        loop {
+            let info = self.existing_info().await?;
+            let checked = info.cluster.as_ref().map(ClusterInfo::check_leader);
+            let Some(Err(reason)) = checked else {
+                return Ok(info);
+            };
+            tracing::debug!(last = info.state.last_seq, %reason, "asking again for the log's end");
+            if Instant::now() + NOT_READY_PAUSE >= deadline {
+                return Err(self.connection.unavailable(&reason));
+            }
+            tokio::time::sleep(NOT_READY_PAUSE).await;
+        }
     }
 
     /// One message of the stream, read by `query` (a message get request of the JetStream API). `latest`
@@ -397,7 +418,7 @@ impl EventLog for JetStreamLog {
     }
 
     async fn tail(&self) -> Result<Tail, LogError> {
-        let info = self.existing_info().await?;
+        let info = self.leaders_info().await?;
         Ok(Tail {
             incarnation: Incarnation(format!("{}@{}", self.address.stream, info.created)),
             last: Position::new(info.state.last_seq),

@@ -78,12 +78,16 @@ impl Network {
         let number = (0..NETWORKS)
             .find(|number| ip(&["link", "add", &bridge(*number), "type", "bridge"]).is_ok())
             .ok_or("no bridge can be made, which takes root and iproute2")?;
-        let names = (0..hosts).map(|host| format!("ip netns del {};", namespace(number, host)));
-        let names: String = names.collect();
+        // The links first: with the namespace alone they would go some time later.
+        let removals = (0..hosts).map(|host| {
+            let (outside, namespace) = (outside(number, host), namespace(number, host));
+            format!("ip link del {outside}; ip netns del {namespace};")
+        });
+        let removals: String = removals.collect();
         let remover = Command::new("/bin/sh")
             .args([
                 "-c",
-                &format!("read -r _; {names} ip link del {}", bridge(number)),
+                &format!("read -r _; {removals} ip link del {}", bridge(number)),
             ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -101,7 +105,7 @@ impl Network {
         ip(&["addr", "add", &own, "dev", &bridge])?;
         ip(&["link", "set", &bridge, "up"])?;
         for host in 0..hosts {
-            let (namespace, outside) = (namespace(number, host), format!("hs{number}-{host}"));
+            let (namespace, outside) = (namespace(number, host), outside(number, host));
             let address = format!("{}/24", network.address(host));
             ip(&["netns", "add", &namespace])?;
             ip(&[
@@ -213,6 +217,11 @@ impl Drop for Network {
 
 fn bridge(number: usize) -> String {
     format!("hansard{number}")
+}
+
+/// The end of a host's link that is on the bridge.
+fn outside(number: usize, host: usize) -> String {
+    format!("hansard{number}h{host}")
 }
 
 fn namespace(number: usize, host: usize) -> String {
@@ -329,5 +338,7 @@ mod tests {
         assert!(namespace.exists());
         drop(network);
         assert!(!namespace.exists());
+        // The next one takes the same names.
+        drop(Network::make(1).unwrap());
     }
 }

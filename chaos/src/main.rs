@@ -20,6 +20,9 @@ enum StackKind {
     Embedded,
     /// NATS JetStream and MongoDB, as four processes with a second of each, and as one.
     Distributed,
+    /// Three nats-servers with three replicas and a MongoDB replica set of three, as four processes with a second
+    /// of each; only where it is asked for.
+    Cluster,
 }
 
 /// Faults, and a checker of what Hansard promises.
@@ -32,7 +35,7 @@ struct Arguments {
     /// Repeat the choices of an earlier run, though not what the machine makes of them.
     #[arg(long)]
     seed: Option<u64>,
-    /// Run on this alone; else on both.
+    /// Run on this alone; else on the first two.
     #[arg(long)]
     stack: Option<StackKind>,
     /// How long a fault lasts at most, in seconds: longer than every time-out of Hansard's.
@@ -44,6 +47,10 @@ struct Arguments {
     /// How many sockets connect at once, with `--overload`.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
+    /// Begin with the programs in this directory (hansard, command-api, projector, query-api, gateway-ws), which are
+    /// an older Hansard's, and replace them one by one while clients are at work.
+    #[arg(long)]
+    upgrade_from: Option<PathBuf>,
     /// Where the histories are written.
     #[arg(long)]
     directory: PathBuf,
@@ -56,13 +63,16 @@ fn main() -> ExitCode {
     }
     let seed = arguments.seed.unwrap_or_else(|| rand::rng().random());
     let mut stacks = Vec::new();
-    if arguments.stack != Some(StackKind::Distributed) {
+    if matches!(arguments.stack, None | Some(StackKind::Embedded)) {
         stacks.push((Backend::Embedded, Layout::OneProcess));
         stacks.push((Backend::Embedded, Layout::FourProcesses));
     }
-    if arguments.stack != Some(StackKind::Embedded) {
+    if matches!(arguments.stack, None | Some(StackKind::Distributed)) {
         stacks.push((Backend::Distributed, Layout::FourProcesses));
         stacks.push((Backend::Distributed, Layout::OneProcess));
+    }
+    if arguments.stack == Some(StackKind::Cluster) {
+        stacks.push((Backend::Cluster, Layout::FourProcesses));
     }
     let share = Duration::from_secs(arguments.minutes * 60 / stacks.len() as u64);
     let mut violations = 0;
@@ -74,6 +84,7 @@ fn main() -> ExitCode {
             layout,
             length: Length::Time(share),
             longest_fault: Duration::from_secs(arguments.longest_fault),
+            upgrade_from: arguments.upgrade_from.clone(),
             directory: arguments.directory.join(name),
         };
         match run(&settings) {

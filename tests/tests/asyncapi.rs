@@ -331,7 +331,7 @@ async fn the_description_is_true(mut stack: Stack) {
 
     let mut expected = document.sent_by_servers();
     match stack.options().backend {
-        Backend::Distributed => {
+        Backend::Distributed | Backend::Cluster => {
             stack.kill(Service::Nats);
             let _ = of_grace.until("degraded").await;
             stack.restart(Service::Nats).await;

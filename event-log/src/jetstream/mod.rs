@@ -5,6 +5,7 @@
 //! reported.
 
 pub mod api;
+mod cluster;
 mod connection;
 mod delivery;
 mod monitor;
@@ -36,6 +37,7 @@ use crate::{
     Recorded, Signals, Tail, append_measured,
 };
 use api::code;
+use cluster::ClusterInfo;
 use connection::Connection;
 use delivery::Delivery;
 use signals::NatsSignals;
@@ -92,6 +94,8 @@ struct StreamInfo {
     created: String,
     config: Config,
     state: StreamState,
+    /// In a cluster.
+    cluster: Option<ClusterInfo>,
 }
 
 #[derive(Deserialize)]
@@ -101,11 +105,11 @@ struct StreamState {
 
 impl JetStreamLog {
     /// Connects to the servers, and creates the stream if it does not exist. An existing stream keeps
-    /// its settings: replicas and placement are its operator's.
+    /// its settings: replicas and placement are its operator's, who is told of too few replicas.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`] when no server answers within a few seconds; [`LogError::Unusable`]
-    /// when the login is refused or the stream is not fit to be a log.
+    /// [`LogError::Unavailable`] when no server answers within a few seconds, or too few for a new stream;
+    /// [`LogError::Unusable`] when the login is refused or the stream is not fit to be a log.
     pub async fn open(address: &NatsAddress) -> Result<Self, LogError> {
         let connection = Connection::open(address).await?;
         let mut log = Self {
@@ -125,6 +129,7 @@ impl JetStreamLog {
                 address.hosts()
             )));
         }
+        address.warn_of_replicas(&address.stream, info.config.num_replicas);
         log.direct = info.config.allow_direct && info.config.num_replicas == 1;
         Ok(log)
     }
@@ -139,7 +144,7 @@ impl JetStreamLog {
             // ones dropped.
             discard: DiscardPolicy::New,
             storage: StorageType::File,
-            num_replicas: 1,
+            num_replicas: self.address.replicas,
             duplicate_window: DUPLICATE_WINDOW,
             allow_direct: true,
             // Denying deletion can't be undone on a stream, and whether erasure deletes messages or
@@ -148,19 +153,17 @@ impl JetStreamLog {
             deny_purge: false,
             ..Config::default()
         };
-        let payload = serde_json::to_vec(&config)
-            .map_err(|error| LogError::Unusable(format!("its settings can't be sent: {error}")))?;
-        tracing::info!(%stream, "creating the stream");
-        // Several processes may do this at once: the same settings again are no error.
-        let request = format!("STREAM.CREATE.{stream}");
+        tracing::info!(%stream, replicas = config.num_replicas, "creating the stream");
+        // Several processes may do this at once.
         let deadline = Instant::now() + READ_DEADLINE;
-        match self.connection.api(&request, payload, deadline).await? {
-            Response::Ok(info) => Ok(info),
-            Response::Err { error } => Err(LogError::Unusable(format!(
-                "the stream {stream} at {} can't be created: {error}",
+        let created = self.connection.create_stream(stream, &config, deadline);
+        created.await.map_err(|error| match error {
+            LogError::Unusable(reason) => LogError::Unusable(format!(
+                "the stream {stream} at {}: {reason}",
                 self.address.hosts()
-            ))),
-        }
+            )),
+            other => other,
+        })
     }
 
     /// The stream's settings and state; `None` when there is no such stream.
@@ -180,6 +183,23 @@ impl JetStreamLog {
                 self.address.hosts()
             ))
         })
+    }
+
+    /// The stream's settings and state, by the one server that knows every acknowledged append.
+    async fn leaders_info(&self) -> Result<StreamInfo, LogError> {
+        let deadline = Instant::now() + READ_DEADLINE;
+        loop {
+            let info = self.existing_info().await?;
+            let checked = info.cluster.as_ref().map(ClusterInfo::check_leader);
+            let Some(Err(reason)) = checked else {
+                return Ok(info);
+            };
+            tracing::debug!(last = info.state.last_seq, %reason, "asking again for the log's end");
+            if Instant::now() + NOT_READY_PAUSE >= deadline {
+                return Err(self.connection.unavailable(&reason));
+            }
+            tokio::time::sleep(NOT_READY_PAUSE).await;
+        }
     }
 
     /// One message of the stream, read by `query` (a message get request of the JetStream API). `latest`
@@ -398,7 +418,7 @@ impl EventLog for JetStreamLog {
     }
 
     async fn tail(&self) -> Result<Tail, LogError> {
-        let info = self.existing_info().await?;
+        let info = self.leaders_info().await?;
         Ok(Tail {
             incarnation: Incarnation(format!("{}@{}", self.address.stream, info.created)),
             last: Position::new(info.state.last_seq),
@@ -414,7 +434,7 @@ impl EventLog for JetStreamLog {
             let reason = "the stream's persist_mode is async: it acknowledges before it writes";
             return Ok(Err(reason.to_owned()));
         }
-        Ok(monitor::syncs_always(&self.address, &self.connection.server_id()).await)
+        monitor::syncs_always(&self.address, &self.connection.server_id()).await
     }
 
     fn signals(&self) -> Arc<dyn Signals> {

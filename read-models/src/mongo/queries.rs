@@ -206,11 +206,11 @@ impl Store {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         let part = Part::of(page);
-        let (found, messages) = futures::join!(
-            self.find_room(room),
-            self.messages_of(room, &part, doc! { "$in": [false, true] }),
-        );
-        let (Some(room), messages) = (found?, messages?) else {
+        // The room after them: it is hidden before it is emptied, so while it is there none of them was gone.
+        let messages = self
+            .messages_of(room, &part, doc! { "$in": [false, true] })
+            .await?;
+        let Some(room) = self.find_room(room).await? else {
             return Ok(Vec::new());
         };
         let rows = messages.into_iter().map(|it| it.into_row(room.expired));

@@ -6,6 +6,7 @@
 //! - [`run`] is one run: it founds a [`town`], lets its people live ([`workload`], [`client`], [`follower`]),
 //!   makes things go wrong ([`faults`]), measures how quickly they recover ([`recovery`]) and gathers the
 //!   [`evidence`].
+//! - [`power`] cuts the power of a stack whose disk forgets what was not synced.
 //! - [`checker`] says what is wrong with that evidence, and [`shrink`] shows it in the fewest lines.
 //!
 //! For tests only: what goes wrong in the harness itself panics and says what to do.
@@ -17,6 +18,7 @@ pub mod faults;
 pub mod follower;
 pub mod history;
 mod leaks;
+pub mod power;
 mod record;
 pub mod recovery;
 pub mod run;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use hansard_chaos::power::{Log, Names, Settings as Settings2, keep, lose};
 use hansard_chaos::run::{Length, Settings, run};
 use hansard_tests::{Backend, Layout};
 use rand::Rng;
@@ -34,6 +35,15 @@ struct Arguments {
     /// How long a fault lasts at most, in seconds: longer than every time-out of Hansard's.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
     longest_fault: u64,
+    /// Cut the power instead of anything else: on a disk that forgets what was not synced. Takes root.
+    #[arg(long, conflicts_with_all = ["minutes", "longest_fault"])]
+    power: bool,
+    /// With --power, how often on each log.
+    #[arg(long, default_value_t = 10, requires = "power")]
+    losses: usize,
+    /// With --power, on this log alone.
+    #[arg(long, requires = "power")]
+    log: Option<Log>,
     /// Where the histories are written.
     #[arg(long)]
     directory: PathBuf,
@@ -42,6 +52,12 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| rand::rng().random());
+    if arguments.power {
+        return power(&arguments, seed).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        });
+    }
     let mut stacks = Vec::new();
     if arguments.stack != Some(StackKind::Distributed) {
         stacks.push((Backend::Embedded, Layout::OneProcess));
@@ -76,4 +92,47 @@ fn main() -> ExitCode {
     }
     println!("{violations} violations; try again with --seed {seed}");
     ExitCode::FAILURE
+}
+
+/// Power losses on each log, and a table of what they took.
+fn power(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
+    let embedded = arguments.stack != Some(StackKind::Distributed);
+    let distributed = arguments.stack != Some(StackKind::Embedded);
+    let kept = [(Log::Sqlite, embedded), (Log::Jetstream, distributed)];
+    let wanted = |log| arguments.log.is_none_or(|it| it == log);
+    let mut settings = Settings2 {
+        seed,
+        log: Log::Sqlite,
+        names: Names::OfDirectory,
+        cuts: arguments.losses,
+        early_cuts: arguments.losses.div_ceil(3),
+        directory: PathBuf::new(),
+    };
+    let mut violations = 0;
+    let mut rows = Vec::new();
+    for (log, _) in kept.into_iter().filter(|it| it.1 && wanted(it.0)) {
+        for names in [Names::OfDirectory, Names::InJournal] {
+            (settings.log, settings.names) = (log, names);
+            let name = format!("power-{log:?}-{names:?}-{seed}").to_lowercase();
+            settings.directory = arguments.directory.join(name);
+            let outcome = keep::run(&settings)?;
+            println!("{outcome}");
+            violations += outcome.violations;
+            rows.push(outcome);
+        }
+    }
+    if distributed && wanted(Log::JetstreamDefault) {
+        settings.log = Log::JetstreamDefault;
+        settings.names = Names::InJournal;
+        settings.directory = arguments.directory.join("lost");
+        println!("{}", lose::run(&settings)?);
+    }
+    println!("\n{}", keep::Outcome::HEADING);
+    for row in rows {
+        println!("{row}");
+    }
+    Ok(match violations {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }

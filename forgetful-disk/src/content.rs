@@ -131,8 +131,7 @@ fn place(byte: u64) -> (u64, usize) {
 fn pieces(from: u64, end: u64) -> impl Iterator<Item = (u64, usize, usize)> {
     let (first, begin) = place(from);
     let (last, stop) = place(end);
-    let pages = if from < end { first..=last } else { 1..=0 };
-    pages
+    (first..=last)
         .map(move |number| {
             let begin = if number == first { begin } else { 0 };
             let stop = if number == last { stop } else { PAGE };

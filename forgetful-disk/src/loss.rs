@@ -14,7 +14,7 @@ pub enum Loss {
     /// Everything that was not synced.
     Everything,
     /// Some of it, by chance: whole pages, single sectors, changes of names, lengths without content.
-    Some(Chance),
+    Some(Box<Chance>),
 }
 
 /// The choices of one power cut.
@@ -34,7 +34,7 @@ impl Loss {
             return Self::Everything;
         }
         let kept = random.random();
-        Self::Some(Chance { random, kept })
+        Self::Some(Box::new(Chance { random, kept }))
     }
 
     /// Whether something that was not synced is there.

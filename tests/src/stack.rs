@@ -125,6 +125,12 @@ pub struct Options {
     pub through: Through,
     /// The directory that `--data-dir` names, if not one of the stack's own.
     pub data_directory: Option<PathBuf>,
+    /// The directory in which nats-server and a mongod of the stack's own keep their data, if not one of the
+    /// stack's own.
+    pub servers_directory: Option<PathBuf>,
+    /// Whether nats-server syncs when it does by default, and not before it acknowledges; Hansard is then not
+    /// told to insist (`--require-sync`).
+    pub lazy_sync: bool,
     /// libfaketime, where Hansard's processes are to have clocks that [`Stack::set_clock`] moves.
     pub clocks: Option<PathBuf>,
     /// More flags for each of Hansard's processes.
@@ -144,6 +150,8 @@ impl Options {
             second_services: false,
             through: Through::default(),
             data_directory: None,
+            servers_directory: None,
+            lazy_sync: false,
             clocks: None,
             flags: Vec::new(),
         }
@@ -281,7 +289,9 @@ impl Stack {
             flags.extend(["--log".into(), stack.log_url.clone().into()]);
             stack.read_models_url = stack.add_database();
             flags.extend(["--read-models".into(), stack.read_models_url.clone().into()]);
-            flags.push("--require-sync".into());
+            if !stack.options.lazy_sync {
+                flags.push("--require-sync".into());
+            }
         }
         flags.extend(stack.options.flags.iter().map(OsString::from));
         stack.flags.clone_from(&flags);
@@ -310,9 +320,14 @@ impl Stack {
             through.unwrap_or_else(|| port.address()),
             monitor.address()
         );
-        let arguments: Vec<OsString> = vec![
-            "--config".into(),
-            edge::project_file("deploy/nats.conf").into(),
+        let mut arguments: Vec<OsString> = match self.options.lazy_sync {
+            true => vec!["--jetstream".into()],
+            false => vec![
+                "--config".into(),
+                edge::project_file("deploy/nats.conf").into(),
+            ],
+        };
+        arguments.extend([
             "--addr".into(),
             "127.0.0.1".into(),
             "--port".into(),
@@ -320,8 +335,8 @@ impl Stack {
             "--http_port".into(),
             monitor.number().to_string().into(),
             "--store_dir".into(),
-            self.directory.path().join("nats").into(),
-        ];
+            self.servers_directory().join("nats").into(),
+        ]);
         let program = from_xtask("HANSARD_TEST_NATS_SERVER").into();
         let ready_url = format!("http://{}/healthz", monitor.address());
         let mut process = self.process("nats", vec![Service::Nats], program, arguments, port);
@@ -486,8 +501,13 @@ impl Stack {
     pub fn log_directory(&self) -> PathBuf {
         match self.options.backend {
             Backend::Embedded => self.data_directory(),
-            Backend::Distributed => self.directory.path().join("nats"),
+            Backend::Distributed => self.servers_directory().join("nats"),
         }
+    }
+
+    fn servers_directory(&self) -> PathBuf {
+        let own = || self.directory.path().to_owned();
+        self.options.servers_directory.clone().unwrap_or_else(own)
     }
 
     /// The file with the secrets that tokens are signed with; with [`Auth::Token`] only.
@@ -940,11 +960,12 @@ impl Stack {
     }
 
     async fn spawn_process(&mut self, index: usize) {
+        let data = self.servers_directory().join("mongod");
         let process = &mut self.processes[index];
         if process.services == [Service::Mongod] {
             // Waits until it is ready, and blocks.
             let running = tokio::task::block_in_place(|| {
-                xtask::mongod::start(&process.program, self.directory.path(), &process.port)
+                xtask::mongod::start_in(&process.program, &data, &process.output, &process.port)
             });
             process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
             return;

@@ -21,24 +21,37 @@ const START: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(10);
 const OP_MSG: i32 = 2013;
 
-/// Starts mongod with its data in `directory` and waits until it takes writes. Also starts it again on
-/// the data it left there.
+/// Starts mongod with its data and its output in `directory` and waits until it takes writes. Also starts it
+/// again on the data it left there.
 ///
 /// # Errors
 /// It can't be started or is not ready in time; with the end of its output.
 pub fn start(binary: &Path, directory: &Path, port: &Port) -> anyhow::Result<Supervised> {
-    let data = directory.join("mongod");
-    std::fs::create_dir_all(&data)?;
+    let output = directory.join("mongod.log");
+    start_in(binary, &directory.join("mongod"), &output, port)
+}
+
+/// As [`start`], with its data in one directory and its output in a file elsewhere.
+///
+/// # Errors
+/// It can't be started or is not ready in time; with the end of its output.
+pub fn start_in(
+    binary: &Path,
+    data: &Path,
+    output: &Path,
+    port: &Port,
+) -> anyhow::Result<Supervised> {
+    std::fs::create_dir_all(data)?;
     let mut command = Command::new(binary);
     command
         .arg("--dbpath")
-        .arg(&data)
+        .arg(data)
         .args(["--port", &port.number().to_string()])
         .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--quiet"])
         .args(["--replSet", "rs0", "--oplogSize", "64"])
         .args(["--wiredTigerCacheSizeGB", "0.25"])
         .args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
-    let mut process = Supervised::start(command, &directory.join("mongod.log"))?;
+    let mut process = Supervised::start(command, output)?;
     let ready = wait_for(START, || {
         if let Some(status) = process.ended() {
             return Some(Err(anyhow::anyhow!("mongod ended at once, {status}")));

@@ -1,0 +1,301 @@
+//! The power is cut again and again, and nothing that was acknowledged may be lost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use hansard_tests::{Stack, run_prepared};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use xtask::process::POLL;
+
+use crate::checker::{EXACTLY_ONCE, Violation, check, last_due};
+use crate::evidence::{Evidence, Finding};
+use crate::faults::Victims;
+use crate::follower::Follower;
+use crate::history::{Action, Recorder};
+use crate::leaks::Holdings;
+use crate::power::machine::{Machine, disk};
+use crate::power::{Log, Names, Settings, databases, rule_of, up_to};
+use crate::record;
+use crate::run::{addresses, show, sockets};
+use crate::town::{Places, Town, follow};
+use crate::verification;
+use crate::workload::Person;
+
+/// How long the first start may go on until it is cut.
+const LONGEST_START: Duration = Duration::from_millis(1500);
+/// How long people are at work until the power is cut, at most.
+const LONGEST_WORK: Duration = Duration::from_secs(5);
+/// How long followers may take to hear the last word.
+const HEARD: Duration = Duration::from_secs(90);
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Where the log was.
+    pub log: Log,
+    /// What made a name durable.
+    pub names: Names,
+    /// The seed.
+    pub seed: u64,
+    /// How often the power was cut, the first starts included.
+    pub cuts: usize,
+    /// How many commands were acknowledged.
+    pub acknowledged: usize,
+    /// How many of them are not in the log as they were acknowledged.
+    pub lost: usize,
+    /// All that is wrong, these included.
+    pub violations: usize,
+    /// The worst time until everything worked again, of those measured.
+    pub recovery: Duration,
+}
+
+/// Runs; says what it does as it goes.
+///
+/// # Errors
+/// The harness can't do its work; that says nothing of Hansard.
+///
+/// # Panics
+/// As [`run_prepared`], and when a server can't be started again.
+pub fn run(settings: &Settings) -> anyhow::Result<Outcome> {
+    std::fs::create_dir_all(&settings.directory)
+        .with_context(|| format!("{} can't be made", settings.directory.display()))?;
+    let disk = disk(settings.names)?;
+    let (log, rule) = (settings.log, rule_of(settings.names));
+    println!(
+        "## {log}; a name is durable when {rule}; seed {}\n",
+        settings.seed
+    );
+    let mut outcome = None;
+    run_prepared(settings.options(disk.path()), async |mut stack: Stack| {
+        stack.leave_unverified("the checker does it");
+        outcome = Some(cuts(settings, Machine { stack, disk }).await);
+    });
+    outcome.context("this stack is left out (HANSARD_TEST_EMBEDDED_ONLY)")?
+}
+
+async fn cuts(settings: &Settings, machine: Machine) -> anyhow::Result<Outcome> {
+    let mut run = Run {
+        machine,
+        random: StdRng::seed_from_u64(settings.seed),
+        findings: Vec::new(),
+        cuts: 0,
+        recovery: Duration::ZERO,
+    };
+    for _ in 0..settings.early_cuts {
+        run.machine.begin().await;
+        let after = up_to(LONGEST_START, &mut run.random);
+        sleep(after).await;
+        run.cut(after)?;
+    }
+    let recorder = Arc::new(Recorder::create(&settings.directory.join("history.jsonl"))?);
+    let mut evidence = Evidence::default();
+    let mut before = None;
+    if run.start().await {
+        let town = found(&run.machine.stack, &recorder, &mut run.random).await?;
+        before = Some(Holdings::count(&mut run.machine.stack).await);
+        run.live(town, settings, &recorder, &mut evidence).await?;
+    }
+    run.finish(settings, &recorder, evidence, before).await
+}
+
+pub(super) async fn found(
+    stack: &Stack,
+    recorder: &Arc<Recorder>,
+    random: &mut StdRng,
+) -> anyhow::Result<Town> {
+    let front = stack.base_url().trim_start_matches("http://");
+    let (addresses, sockets) = (addresses(stack, front), sockets(stack, front));
+    let places = Places {
+        addresses: &addresses,
+        sockets: &sockets,
+    };
+    Town::found(stack, &places, recorder, random).await
+}
+
+/// A run under way.
+struct Run {
+    machine: Machine,
+    random: StdRng,
+    findings: Vec<Finding>,
+    cuts: usize,
+    recovery: Duration,
+}
+
+impl Run {
+    /// A power loss, after so long.
+    fn cut(&mut self, after: Duration) -> anyhow::Result<()> {
+        self.cuts += 1;
+        self.machine.cut_power(self.random.random())?;
+        println!(
+            "power loss {} after {:.2} s",
+            self.cuts,
+            after.as_secs_f64()
+        );
+        let damaged = databases::damage(&self.machine.stack.data_directory())?;
+        for damage in damaged {
+            self.find("SQLite's files", damage);
+        }
+        Ok(())
+    }
+
+    /// Starts everything; whether that can be done.
+    async fn start(&mut self) -> bool {
+        self.machine.begin().await;
+        match self.machine.ready().await {
+            Ok(()) => true,
+            Err(wrong) => {
+                self.find("the start after a power loss", wrong);
+                false
+            }
+        }
+    }
+
+    /// Lets people do what they do while the power is cut, until it has been often enough or nothing starts
+    /// any more. Then everybody is heard out.
+    async fn live(
+        &mut self,
+        town: Town,
+        settings: &Settings,
+        recorder: &Arc<Recorder>,
+        evidence: &mut Evidence,
+    ) -> anyhow::Result<()> {
+        let Town {
+            people,
+            mut probe,
+            plans,
+            rooms,
+        } = town;
+        let followers = follow(plans, recorder);
+        let stop = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicUsize::new(0));
+        let living: Vec<JoinHandle<Person>> = people
+            .into_iter()
+            .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
+            .collect();
+        for _ in 0..settings.cuts {
+            let after = up_to(LONGEST_WORK, &mut self.random);
+            sleep(after).await;
+            self.cut(after)?;
+            let begun = Instant::now();
+            if !self.start().await {
+                break;
+            }
+            if let Err(wrong) = probe.measure(&followers).await {
+                self.find("recovery after a power loss", wrong);
+            }
+            self.recovery = self.recovery.max(begun.elapsed());
+        }
+        stop.store(true, Ordering::SeqCst);
+        let mut people = Vec::new();
+        for person in living {
+            people.push(person.await.context("a person's task ended")?);
+        }
+        for (room, person) in rooms {
+            let text = format!("the last word in {room}");
+            if let Some(person) = people.get_mut(person) {
+                person.own.command(Action::Post { room, text }).await;
+            }
+        }
+        if let Ok(log) = record::read(&self.machine.stack).await {
+            let end = Instant::now() + HEARD;
+            for follower in &followers {
+                let due = last_due(&log, &follower.stream());
+                while follower.cursor() < due && Instant::now() < end {
+                    sleep(POLL).await;
+                }
+            }
+        }
+        evidence.streams = followers.into_iter().map(Follower::stop).collect();
+        Ok(())
+    }
+
+    async fn finish(
+        mut self,
+        settings: &Settings,
+        recorder: &Recorder,
+        mut evidence: Evidence,
+        before: Option<Holdings>,
+    ) -> anyhow::Result<Outcome> {
+        evidence.operations = recorder.finish();
+        match record::read(&self.machine.stack).await {
+            Ok(log) => evidence.log = log,
+            Err(error) => self.find("the log", format!("{error:#}")),
+        }
+        let Machine { stack, disk } = self.machine;
+        let output = settings.directory.join("rebuild.log");
+        let mut victims = Victims::new(stack, BTreeMap::new(), None, output);
+        evidence.findings = self.findings;
+        if let Some(before) = before {
+            let found = verification::verify(&mut victims, &before).await;
+            evidence.findings.extend(found);
+        }
+        drop((victims, disk));
+        evidence.write(&settings.directory)?;
+        let violations = check(&evidence);
+        show(&evidence, &violations);
+        Ok(Outcome {
+            log: settings.log,
+            names: settings.names,
+            seed: settings.seed,
+            cuts: self.cuts,
+            acknowledged: acknowledged(&evidence),
+            lost: lost(&violations),
+            violations: violations.len(),
+            recovery: self.recovery,
+        })
+    }
+
+    fn find(&mut self, what: &str, wrong: String) {
+        println!("  {what}: {wrong}");
+        self.findings.push(Finding {
+            what: what.to_owned(),
+            wrong: Some(wrong),
+        });
+    }
+}
+
+/// How many commands were acknowledged.
+pub(super) fn acknowledged(evidence: &Evidence) -> usize {
+    let commands = evidence
+        .operations
+        .iter()
+        .filter(|it| !it.action.is_query());
+    commands.filter(|it| it.acknowledged().is_some()).count()
+}
+
+/// How many of them are not in the log as they were acknowledged.
+pub(super) fn lost(violations: &[Violation]) -> usize {
+    violations
+        .iter()
+        .filter(|it| it.rule == EXACTLY_ONCE)
+        .count()
+}
+
+impl Outcome {
+    /// The heading of the table that outcomes are rows of.
+    pub const HEADING: &str = "| log | a name is durable when | seed | power losses | acknowledged | lost | violations | worst recovery |\n|---|---|---|---|---|---|---|---|";
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "| {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
+            self.log,
+            rule_of(self.names),
+            self.seed,
+            self.cuts,
+            self.acknowledged,
+            self.lost,
+            self.violations,
+            self.recovery.as_secs_f64()
+        )
+    }
+}

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use forgetful_disk::Loss;
 use hansard_tests::{Stack, run_prepared};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -66,43 +68,41 @@ pub struct Outcome {
 pub fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&settings.directory)
         .with_context(|| format!("{} can't be made", settings.directory.display()))?;
+    let (log, rule, seed) = (settings.log, rule_of(settings.names), settings.seed);
+    println!("## {log}; a name is durable when {rule}; seed {seed}\n");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut findings = Vec::new();
+    for _ in 0..settings.early_cuts {
+        let random = StdRng::seed_from_u64(random.random());
+        findings.extend(on_new_machine(settings, random, Run::first_start)?);
+    }
+    let mut outcome = on_new_machine(settings, random, async |run| {
+        run.work(settings, findings).await
+    })?;
+    outcome.cuts += settings.early_cuts;
+    Ok(outcome)
+}
+
+/// Does something on a machine with an empty disk.
+fn on_new_machine<T>(
+    settings: &Settings,
+    random: StdRng,
+    act: impl AsyncFnOnce(Run) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let disk = disk(settings.names)?;
-    let (log, rule) = (settings.log, rule_of(settings.names));
-    println!(
-        "## {log}; a name is durable when {rule}; seed {}\n",
-        settings.seed
-    );
     let mut outcome = None;
     run_prepared(settings.options(disk.path()), async |mut stack: Stack| {
         stack.leave_unverified("the checker does it");
-        outcome = Some(cuts(settings, Machine { stack, disk }).await);
+        let run = Run {
+            machine: Machine { stack, disk },
+            random,
+            findings: Vec::new(),
+            cuts: 0,
+            recovery: Duration::ZERO,
+        };
+        outcome = Some(act(run).await);
     });
     outcome.context("this stack is left out (HANSARD_TEST_EMBEDDED_ONLY)")?
-}
-
-async fn cuts(settings: &Settings, machine: Machine) -> anyhow::Result<Outcome> {
-    let mut run = Run {
-        machine,
-        random: StdRng::seed_from_u64(settings.seed),
-        findings: Vec::new(),
-        cuts: 0,
-        recovery: Duration::ZERO,
-    };
-    for _ in 0..settings.early_cuts {
-        run.machine.begin().await;
-        let after = up_to(LONGEST_START, &mut run.random);
-        sleep(after).await;
-        run.cut(after)?;
-    }
-    let recorder = Arc::new(Recorder::create(&settings.directory.join("history.jsonl"))?);
-    let mut evidence = Evidence::default();
-    let mut before = None;
-    if run.start().await {
-        let town = found(&run.machine.stack, &recorder, &mut run.random).await?;
-        before = Some(Holdings::count(&mut run.machine.stack).await);
-        run.live(town, settings, &recorder, &mut evidence).await?;
-    }
-    run.finish(settings, &recorder, evidence, before).await
 }
 
 pub(super) async fn found(
@@ -129,10 +129,42 @@ struct Run {
 }
 
 impl Run {
+    /// The power is cut while everything starts for the first time. The second start has to do.
+    async fn first_start(mut self) -> anyhow::Result<Vec<Finding>> {
+        self.machine.begin().await;
+        let after = up_to(LONGEST_START, &mut self.random);
+        sleep(after).await;
+        let mut loss = Loss::of_seed(self.random.random());
+        self.cut(after, &mut loss)?;
+        if self.start().await {
+            let recorder = Arc::new(Recorder::create(Path::new("/dev/null"))?);
+            found(&self.machine.stack, &recorder, &mut self.random).await?;
+        }
+        Ok(self.findings)
+    }
+
+    /// The power is cut while people are at work.
+    async fn work(
+        mut self,
+        settings: &Settings,
+        findings: Vec<Finding>,
+    ) -> anyhow::Result<Outcome> {
+        self.findings = findings;
+        let recorder = Arc::new(Recorder::create(&settings.directory.join("history.jsonl"))?);
+        let mut evidence = Evidence::default();
+        let mut before = None;
+        if self.start().await {
+            let town = found(&self.machine.stack, &recorder, &mut self.random).await?;
+            before = Some(Holdings::count(&mut self.machine.stack).await);
+            self.live(town, settings, &recorder, &mut evidence).await?;
+        }
+        self.finish(settings, &recorder, evidence, before).await
+    }
+
     /// A power loss, after so long.
-    fn cut(&mut self, after: Duration) -> anyhow::Result<()> {
+    fn cut(&mut self, after: Duration, loss: &mut Loss) -> anyhow::Result<()> {
         self.cuts += 1;
-        self.machine.cut_power(self.random.random())?;
+        self.machine.cut_power(loss)?;
         println!(
             "power loss {} after {:.2} s",
             self.cuts,
@@ -179,10 +211,15 @@ impl Run {
             .into_iter()
             .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
             .collect();
-        for _ in 0..settings.cuts {
+        for number in 0..settings.cuts {
             let after = up_to(LONGEST_WORK, &mut self.random);
             sleep(after).await;
-            self.cut(after)?;
+            // What has never been synced is gone with the first, or else it may become durable by chance.
+            let mut loss = match number {
+                0 => Loss::Everything,
+                _ => Loss::of_seed(self.random.random()),
+            };
+            self.cut(after, &mut loss)?;
             let begun = Instant::now();
             if !self.start().await {
                 break;

@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use anyhow::Context;
+use forgetful_disk::Loss;
 use hansard_tests::{Service, Stack, run_prepared};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -72,7 +73,7 @@ async fn lose(settings: &Settings, mut machine: Machine) -> anyhow::Result<Outco
         .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
         .collect();
     sleep(up_to(LONGEST_WORK, &mut random)).await;
-    machine.cut_power(random.random())?;
+    machine.cut_power(&mut Loss::of_seed(random.random()))?;
     for person in &living {
         person.abort();
     }

@@ -61,11 +61,11 @@ impl Machine {
 
     /// Cuts the power of everything at once, and gives it back: what was durable is there then, and nothing
     /// runs.
-    pub(crate) fn cut_power(&mut self, seed: u64) -> anyhow::Result<()> {
+    pub(crate) fn cut_power(&mut self, loss: &mut Loss) -> anyhow::Result<()> {
         let services = self.stack.services();
         let (stack, disk) = (&mut self.stack, &mut self.disk);
         block_in_place(|| {
-            disk.cut_power(&mut Loss::of_seed(seed), || {
+            disk.cut_power(loss, || {
                 for service in &services {
                     stack.signal(*service, Signal::SIGKILL);
                 }

@@ -44,6 +44,9 @@ struct Arguments {
     /// With --power, on this log alone.
     #[arg(long, requires = "power")]
     log: Option<Log>,
+    /// With --power, what makes a name on the disk durable: `directory` or `journal`; else both.
+    #[arg(long, requires = "power", value_parser = names)]
+    names: Option<Names>,
     /// Where the histories are written.
     #[arg(long)]
     directory: PathBuf,
@@ -111,7 +114,11 @@ fn power(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
     let mut violations = 0;
     let mut rows = Vec::new();
     for (log, _) in kept.into_iter().filter(|it| it.1 && wanted(it.0)) {
-        for names in [Names::OfDirectory, Names::InJournal] {
+        let both = [Names::OfDirectory, Names::InJournal];
+        for names in both
+            .into_iter()
+            .filter(|it| arguments.names.is_none_or(|only| only == *it))
+        {
             (settings.log, settings.names) = (log, names);
             let name = format!("power-{log:?}-{names:?}-{seed}").to_lowercase();
             settings.directory = arguments.directory.join(name);
@@ -135,4 +142,12 @@ fn power(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
+}
+
+fn names(text: &str) -> Result<Names, String> {
+    match text {
+        "directory" => Ok(Names::OfDirectory),
+        "journal" => Ok(Names::InJournal),
+        _ => Err("it is directory or journal".to_owned()),
+    }
 }

@@ -189,8 +189,8 @@ impl Run {
         }
     }
 
-    /// Lets people do what they do while the power is cut, until it has been often enough or nothing starts
-    /// any more. Then everybody is heard out.
+    /// Lets people do what they do while the power is cut, often enough or until something does not start any
+    /// more. Then everybody is heard out.
     async fn live(
         &mut self,
         town: Town,
@@ -222,7 +222,9 @@ impl Run {
             self.cut(after, &mut loss)?;
             let begun = Instant::now();
             if !self.start().await {
-                break;
+                living.iter().for_each(JoinHandle::abort);
+                evidence.streams = followers.into_iter().map(Follower::stop).collect();
+                return Ok(());
             }
             if let Err(wrong) = probe.measure(&followers).await {
                 self.find("recovery after a power loss", wrong);

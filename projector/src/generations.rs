@@ -297,7 +297,11 @@ impl Tended {
             }
             // It may have been rejected: then the next look at the catalogue ends this.
         }
-        let handing_over = tokio::spawn(hand_over(Arc::clone(catalogue), work.led.clone()));
+        let handing_over = tokio::spawn(hand_over(
+            Arc::clone(catalogue),
+            Arc::clone(&work.record.log),
+            work.led.clone(),
+        ));
         let ended = project(&work, None, stop).await;
         handing_over.abort();
         ended

@@ -319,6 +319,18 @@ impl Disk {
         Ok(())
     }
 
+    /// Everything is durable now: sync(2), or what the kernel does by itself within half a minute.
+    pub fn sync_everything(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Body::File(content) = &mut node.body {
+                content.sync();
+            }
+        }
+        for change in std::mem::take(&mut self.pending) {
+            self.make_durable(change);
+        }
+    }
+
     /// What a power cut leaves, for somebody to start again with.
     #[must_use]
     pub fn after_power_cut(mut self, loss: &mut Loss) -> Self {
@@ -612,6 +624,18 @@ mod tests {
         assert_eq!(left.facts(a).unwrap().names, 2);
         disk.sync(ROOT).unwrap();
         assert_eq!(cut(&disk).facts(a).unwrap().names, 1);
+    }
+
+    #[test]
+    fn everything_can_be_made_durable_at_once() {
+        let mut disk = Disk::new(Names::OfDirectory);
+        let directory = disk.make_directory(ROOT, name("d"), 0o700).unwrap();
+        file(&mut disk, directory, "a", b"a");
+        disk.sync_everything();
+        file(&mut disk, directory, "b", b"b");
+        let left = cut(&disk);
+        assert_eq!(read(&left, "d/a").unwrap(), b"a");
+        assert_eq!(read(&left, "d/b"), None);
     }
 
     #[test]

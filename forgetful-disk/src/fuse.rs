@@ -70,6 +70,10 @@ impl Shared {
         state.disk.clone()
     }
 
+    pub(crate) fn sync_everything(&self) {
+        self.lock().disk.sync_everything();
+    }
+
     /// Lets go of whoever waits for an answer, with errors.
     pub(crate) fn let_go(&self) {
         self.lock().power = Power::Gone;

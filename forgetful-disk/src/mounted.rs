@@ -47,6 +47,11 @@ impl Mounted {
         self.directory.path()
     }
 
+    /// Makes everything durable that was written; see [`Disk::sync_everything`].
+    pub fn sync_everything(&self) {
+        self.shared.sync_everything();
+    }
+
     /// Cuts the power. From one moment on nothing is written and no program gets an answer any more; then
     /// `kill` kills whoever uses the disk (SIGKILL, without waiting), so that nobody lives to see an error.
     /// Programs can be waited for afterwards, and [`Self::mount_again`] has what is left.

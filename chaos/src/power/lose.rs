@@ -73,6 +73,10 @@ async fn lose(settings: &Settings, mut machine: Machine) -> anyhow::Result<Outco
         .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
         .collect();
     sleep(up_to(LONGEST_WORK, &mut random)).await;
+    if std::env::var_os("YOUNG").is_none() {
+        machine.disk.sync_everything();
+    }
+    sleep(up_to(LONGEST_WORK, &mut random)).await;
     machine.cut_power(&mut Loss::of_seed(random.random()))?;
     for person in &living {
         person.abort();
@@ -81,7 +85,15 @@ async fn lose(settings: &Settings, mut machine: Machine) -> anyhow::Result<Outco
     let services = machine.stack.services();
     for service in &services {
         if matches!(service, Service::Nats | Service::Mongod) {
-            machine.stack.restart(*service).await;
+            machine.stack.spawn(*service).await;
+            let end = std::time::Instant::now() + Duration::from_secs(15);
+            while !machine.stack.is_ready(*service).await && end > std::time::Instant::now() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            println!(
+                "{service:?} ready {}",
+                machine.stack.is_ready(*service).await
+            );
         }
     }
     let mut evidence = Evidence {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use hansard_chaos::power::{Log, Names, Settings as Settings2, keep, lose};
+use hansard_chaos::power::{self, Log, Names, keep, lose};
 use hansard_chaos::run::{Length, Settings, run};
 use hansard_tests::{Backend, Layout};
 use rand::Rng;
@@ -97,49 +97,58 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Power losses on each log, and a table of what they took.
+/// Power losses on each log, and tables of what they took.
 fn power(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
-    let embedded = arguments.stack != Some(StackKind::Distributed);
-    let distributed = arguments.stack != Some(StackKind::Embedded);
-    let kept = [(Log::Sqlite, embedded), (Log::Jetstream, distributed)];
-    let wanted = |log| arguments.log.is_none_or(|it| it == log);
-    let mut settings = Settings2 {
-        seed,
-        log: Log::Sqlite,
-        names: Names::OfDirectory,
-        cuts: arguments.losses,
-        early_cuts: arguments.losses.div_ceil(3),
-        directory: PathBuf::new(),
+    let is_wanted = |log: Log| {
+        let stack = match log {
+            Log::Sqlite => StackKind::Embedded,
+            Log::Jetstream | Log::JetstreamDefault => StackKind::Distributed,
+        };
+        arguments.stack.is_none_or(|it| it == stack) && arguments.log.is_none_or(|it| it == log)
     };
-    let mut violations = 0;
-    let mut rows = Vec::new();
-    for (log, _) in kept.into_iter().filter(|it| it.1 && wanted(it.0)) {
-        let both = [Names::OfDirectory, Names::InJournal];
-        for names in both
-            .into_iter()
-            .filter(|it| arguments.names.is_none_or(|only| only == *it))
-        {
-            (settings.log, settings.names) = (log, names);
+    let settings = |log: Log, names: Names, seed: u64| power::Settings {
+        seed,
+        log,
+        names,
+        cuts: arguments.losses,
+        first_starts: arguments.losses.div_ceil(3),
+        directory: {
             let name = format!("power-{log:?}-{names:?}-{seed}").to_lowercase();
-            settings.directory = arguments.directory.join(name);
-            let outcome = keep::run(&settings)?;
-            println!("{outcome}");
-            violations += outcome.violations;
-            rows.push(outcome);
+            arguments.directory.join(name)
+        },
+    };
+    let mut kept = Vec::new();
+    // nats-server does not sync the directories in which it creates files.
+    for (log, names) in [
+        (Log::Sqlite, Names::OfDirectory),
+        (Log::Sqlite, Names::InJournal),
+        (Log::Jetstream, Names::InJournal),
+    ] {
+        if is_wanted(log) && arguments.names.is_none_or(|it| it == names) {
+            kept.push(keep::run(&settings(log, names, seed))?);
         }
     }
-    if distributed && wanted(Log::JetstreamDefault) {
-        settings.log = Log::JetstreamDefault;
-        settings.names = Names::InJournal;
-        settings.directory = arguments.directory.join("lost");
-        println!("{}", lose::run(&settings)?);
+    let mut lost = Vec::new();
+    if is_wanted(Log::JetstreamDefault) {
+        for number in 0..arguments.losses {
+            let seed = seed.wrapping_add(number as u64);
+            let settings = settings(Log::JetstreamDefault, Names::InJournal, seed);
+            let outcome = lose::run(&settings, number % 4 > 0)?;
+            println!("{outcome}");
+            for wrong in &outcome.wrong {
+                println!("VIOLATION: {wrong}");
+            }
+            lost.push(outcome);
+        }
     }
     println!("\n{}", keep::Outcome::HEADING);
-    for row in rows {
-        println!("{row}");
-    }
-    Ok(match violations {
-        0 => ExitCode::SUCCESS,
+    kept.iter().for_each(|row| println!("{row}"));
+    println!("\n{}", lose::Outcome::HEADING);
+    lost.iter().for_each(|row| println!("{row}"));
+    let violations = kept.iter().map(|it| it.violations);
+    let wrong = lost.iter().map(|it| it.wrong.len());
+    Ok(match violations.chain(wrong).sum() {
+        0_usize => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
@@ -148,6 +157,6 @@ fn names(text: &str) -> Result<Names, String> {
     match text {
         "directory" => Ok(Names::OfDirectory),
         "journal" => Ok(Names::InJournal),
-        _ => Err("it is directory or journal".to_owned()),
+        _ => Err("it is `directory` or `journal`".to_owned()),
     }
 }

@@ -72,14 +72,14 @@ pub fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     println!("## {log}; a name is durable when {rule}; seed {seed}\n");
     let mut random = StdRng::seed_from_u64(seed);
     let mut findings = Vec::new();
-    for _ in 0..settings.early_cuts {
+    for _ in 0..settings.first_starts {
         let random = StdRng::seed_from_u64(random.random());
         findings.extend(on_new_machine(settings, random, Run::first_start)?);
     }
     let mut outcome = on_new_machine(settings, random, async |run| {
         run.work(settings, findings).await
     })?;
-    outcome.cuts += settings.early_cuts;
+    outcome.cuts += settings.first_starts;
     Ok(outcome)
 }
 

@@ -41,8 +41,8 @@ pub struct Settings {
     pub names: Names,
     /// How often the power is cut while people are at work.
     pub cuts: usize,
-    /// How often it is cut at first, while everything starts for the first time.
-    pub early_cuts: usize,
+    /// How often it is cut while everything starts for the first time, before that, each time on a new disk.
+    pub first_starts: usize,
     /// Where the history is written.
     pub directory: PathBuf,
 }

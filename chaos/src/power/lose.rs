@@ -35,6 +35,9 @@ const COMMAND: Duration = Duration::from_secs(120);
 /// What Hansard says at its start.
 const WARNING: &str = "MAY LOSE ACKNOWLEDGED EVENTS IN A POWER LOSS";
 
+/// What it says of events whose keys are lost.
+const KEYS_LOST: &str = "which is not in the key store";
+
 /// What one power loss took.
 #[derive(Debug)]
 pub struct Outcome {
@@ -50,7 +53,9 @@ pub struct Outcome {
     pub log: Option<String>,
     /// The error with which Hansard stopped; `None`: it was ready.
     pub stopped: Option<String>,
-    /// What of that which is said of this case is not so.
+    /// Whether an operator who accepts the loss can go on with what is left; not without the keys.
+    pub put_right: bool,
+    /// What is not as it is said to be.
     pub wrong: Vec<String>,
 }
 
@@ -117,11 +122,14 @@ async fn lose(
         lost: lost(&check(&evidence)),
         log,
         stopped: start(&mut machine).await,
+        put_right: false,
         wrong,
     };
-    outcome
-        .wrong
-        .extend(put_right(settings, &mut machine).await?);
+    let failures = put_right(settings, &mut machine).await?;
+    outcome.put_right = failures.is_empty();
+    if !failures.iter().any(|it| it.contains(KEYS_LOST)) {
+        outcome.wrong.extend(failures);
+    }
     Ok(outcome)
 }
 
@@ -186,19 +194,19 @@ async fn start(machine: &mut Machine) -> Option<String> {
     Some(error.unwrap_or("it stopped without a word").to_owned())
 }
 
-/// Does what the documentation tells operators to do who accept the loss; says what does not come out right.
+/// Does what the documentation tells operators to do who accept the loss; says what fails.
 async fn put_right(settings: &Settings, machine: &mut Machine) -> anyhow::Result<Vec<String>> {
-    let mut wrong = Vec::new();
+    let mut failures = Vec::new();
     for arguments in [&["rebuild"][..], &["tree", "begin-anew"]] {
-        wrong.extend(command(settings, &machine.stack, arguments)?);
+        failures.extend(command(settings, &machine.stack, arguments)?);
     }
     if let Some(error) = start(machine).await {
-        wrong.push(format!("Hansard does not start: {error}"));
+        failures.push(format!("Hansard does not start: {error}"));
     }
     for arguments in [["verify", "read-models"], ["verify", "log"]] {
-        wrong.extend(command(settings, &machine.stack, &arguments)?);
+        failures.extend(command(settings, &machine.stack, &arguments)?);
     }
-    Ok(wrong)
+    Ok(failures)
 }
 
 /// Runs `hansard` to its end; what is wrong if it does not succeed.
@@ -237,7 +245,7 @@ impl fmt::Display for Outcome {
             self.lost,
             self.log.as_deref().unwrap_or("can be read"),
             self.stopped.as_deref().unwrap_or("starts"),
-            yes(self.wrong.is_empty())
+            yes(self.put_right)
         )
     }
 }

@@ -7,6 +7,7 @@
 //!   makes things go wrong ([`faults`]), measures how quickly they recover ([`recovery`]) and gathers the
 //!   [`evidence`].
 //! - [`overload`] breaks nothing, but asks for far more than can be done.
+//! - [`power`] cuts the power of a stack whose disk forgets what was not synced.
 //! - [`checker`] says what is wrong with that evidence, and [`shrink`] shows it in the fewest lines.
 //!
 //! For tests only: what goes wrong in the harness itself panics and says what to do.
@@ -19,6 +20,7 @@ pub mod follower;
 pub mod history;
 mod leaks;
 pub mod overload;
+pub mod power;
 mod record;
 pub mod recovery;
 pub mod run;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use hansard_chaos::overload;
+use hansard_chaos::power::{self, Log, Names, keep, lose};
 use hansard_chaos::run::{Length, Settings, run};
 use hansard_tests::{Backend, Layout};
 use rand::Rng;
@@ -51,6 +52,18 @@ struct Arguments {
     /// an older Hansard's, and replace them one by one while clients are at work.
     #[arg(long)]
     upgrade_from: Option<PathBuf>,
+    /// Cut the power instead of anything else: on a disk that forgets what was not synced. Takes root.
+    #[arg(long, conflicts_with_all = ["minutes", "longest_fault"])]
+    power: bool,
+    /// With --power, how often on each log.
+    #[arg(long, default_value_t = 10, requires = "power")]
+    losses: usize,
+    /// With --power, on this log alone.
+    #[arg(long, requires = "power")]
+    log: Option<Log>,
+    /// With --power, what makes a name on the disk durable: `directory` or `journal`; else both.
+    #[arg(long, requires = "power", value_parser = names)]
+    names: Option<Names>,
     /// Where the histories are written.
     #[arg(long)]
     directory: PathBuf,
@@ -62,6 +75,12 @@ fn main() -> ExitCode {
         return overloaded(&arguments, seconds);
     }
     let seed = arguments.seed.unwrap_or_else(|| rand::rng().random());
+    if arguments.power {
+        return power(&arguments, seed).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        });
+    }
     let mut stacks = Vec::new();
     if matches!(arguments.stack, None | Some(StackKind::Embedded)) {
         stacks.push((Backend::Embedded, Layout::OneProcess));
@@ -129,5 +148,69 @@ fn overloaded(arguments: &Arguments, seconds: u64) -> ExitCode {
     match violations {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// Power losses on each log, and tables of what they took.
+fn power(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
+    let is_wanted = |log: Log| {
+        let stack = match log {
+            Log::Sqlite => StackKind::Embedded,
+            Log::Jetstream | Log::JetstreamDefault => StackKind::Distributed,
+        };
+        arguments.stack.is_none_or(|it| it == stack) && arguments.log.is_none_or(|it| it == log)
+    };
+    let settings = |log: Log, names: Names, seed: u64| power::Settings {
+        seed,
+        log,
+        names,
+        cuts: arguments.losses,
+        first_starts: arguments.losses.div_ceil(3),
+        directory: {
+            let name = format!("power-{log:?}-{names:?}-{seed}").to_lowercase();
+            arguments.directory.join(name)
+        },
+    };
+    let mut kept = Vec::new();
+    // nats-server does not sync the directories in which it creates files.
+    for (log, names) in [
+        (Log::Sqlite, Names::OfDirectory),
+        (Log::Sqlite, Names::InJournal),
+        (Log::Jetstream, Names::InJournal),
+    ] {
+        if is_wanted(log) && arguments.names.is_none_or(|it| it == names) {
+            kept.push(keep::run(&settings(log, names, seed))?);
+        }
+    }
+    let mut lost = Vec::new();
+    if is_wanted(Log::JetstreamDefault) {
+        for number in 0..arguments.losses {
+            let seed = seed.wrapping_add(number as u64);
+            let settings = settings(Log::JetstreamDefault, Names::InJournal, seed);
+            let outcome = lose::run(&settings, number % 4 > 0)?;
+            println!("{outcome}");
+            for wrong in &outcome.wrong {
+                println!("VIOLATION: {wrong}");
+            }
+            lost.push(outcome);
+        }
+    }
+    println!("\n{}", keep::Outcome::HEADING);
+    kept.iter().for_each(|row| println!("{row}"));
+    println!("\n{}", lose::Outcome::HEADING);
+    lost.iter().for_each(|row| println!("{row}"));
+    let violations = kept.iter().map(|it| it.violations);
+    let wrong = lost.iter().map(|it| it.wrong.len());
+    Ok(match violations.chain(wrong).sum() {
+        0_usize => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn names(text: &str) -> Result<Names, String> {
+    match text {
+        "directory" => Ok(Names::OfDirectory),
+        "journal" => Ok(Names::InJournal),
+        _ => Err("it is `directory` or `journal`".to_owned()),
     }
 }

@@ -267,8 +267,23 @@ impl Prepared {
     }
 }
 
+/// Prints some violations of each rule, with the shortest histories that show them.
+pub(crate) fn show(evidence: &Evidence, violations: &[Violation]) {
+    let shown = RULES.iter().flat_map(|rule| {
+        let of_rule = violations.iter().filter(|it| it.rule == rule.name);
+        of_rule.take(SHOWN)
+    });
+    for violation in shown {
+        println!("VIOLATION of {:?}: {}", violation.rule, violation.message);
+        println!(
+            "the shortest history that shows it:\n{}",
+            shrink(evidence, violation)
+        );
+    }
+}
+
 /// Every address at which requests are answered: `http://HOST:PORT`.
-fn addresses(stack: &Stack, front: &str) -> Addresses {
+pub(crate) fn addresses(stack: &Stack, front: &str) -> Addresses {
     let all = |services: [Service; 2]| {
         let direct = services
             .into_iter()
@@ -283,7 +298,8 @@ fn addresses(stack: &Stack, front: &str) -> Addresses {
     }
 }
 
-fn sockets(stack: &Stack, front: &str) -> Vec<String> {
+/// The URL of every WebSocket.
+pub(crate) fn sockets(stack: &Stack, front: &str) -> Vec<String> {
     let gateways = [Service::GatewayWs, Service::SecondGatewayWs].into_iter();
     let direct = gateways
         .filter(|it| stack.has(*it))
@@ -365,17 +381,7 @@ impl Run<'_> {
         };
         evidence.write(&self.settings.directory)?;
         let violations = check(&evidence);
-        let shown = RULES.iter().flat_map(|rule| {
-            let of_rule = violations.iter().filter(|it| it.rule == rule.name);
-            of_rule.take(SHOWN)
-        });
-        for violation in shown {
-            println!("VIOLATION of {:?}: {}", violation.rule, violation.message);
-            println!(
-                "the shortest history that shows it:\n{}",
-                shrink(&evidence, violation)
-            );
-        }
+        show(&evidence, &violations);
         let summary = Summary {
             settings: self.settings,
             took,

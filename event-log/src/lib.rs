@@ -3,6 +3,7 @@
 //! The log is an append-only sequence of events, each at a [`Position`], in one total order. This crate
 //! moves bytes: what an event means is the business of [`events`].
 
+pub mod durable;
 mod follower;
 mod jetstream;
 mod rooms;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::{EventLog, LogError, LogUrl};
+use event_log::{EventLog, LogError, LogUrl, durable};
 use keys::{KeyError, KeyStore, Keyring, KeysUrl, MasterKeys, Record};
 use read_models::{Catalogue, ReadModelError, ReadModelsUrl};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -222,7 +222,7 @@ pub async fn open_catalogue_unprepared(config: &Config) -> anyhow::Result<Arc<dy
 pub fn ensure_data_dir(config: &Config) -> Result<(), ConfigError> {
     let directory = config.data_dir.as_path();
     let name = directory.display();
-    std::fs::create_dir_all(directory).map_err(|error| {
+    durable::create_directory(directory).map_err(|error| {
         ConfigError::new(format!("can't create the data directory {name}: {error}"))
     })?;
     let probe = directory.join(format!(".probe-{}", uuid::Uuid::new_v4().simple()));

@@ -300,7 +300,11 @@ impl Tended {
         }
         // Aborted at the end.
         let mut beside = JoinSet::new();
-        beside.spawn(hand_over(Arc::clone(catalogue), work.led.clone()));
+        beside.spawn(hand_over(
+            Arc::clone(catalogue),
+            Arc::clone(&work.record.log),
+            work.led.clone(),
+        ));
         if let Some(retention) = self.options.retention.clone() {
             beside.spawn(keep(retention, work.led.clone()));
         }

@@ -170,6 +170,12 @@ pub struct Options {
     pub through: Through,
     /// The directory that `--data-dir` names, if not one of the stack's own.
     pub data_directory: Option<PathBuf>,
+    /// The directory in which nats-server and a mongod of the stack's own keep their data, if not one of the
+    /// stack's own.
+    pub servers_directory: Option<PathBuf>,
+    /// Whether nats-server syncs when it does by default, and not before it acknowledges; Hansard is then not
+    /// told to insist (`--require-sync`).
+    pub lazy_sync: bool,
     /// libfaketime, where Hansard's processes are to have clocks that [`Stack::set_clock`] moves.
     pub clocks: Option<PathBuf>,
     /// More flags for each of Hansard's processes.
@@ -193,6 +199,8 @@ impl Options {
             second_services: false,
             through: Through::default(),
             data_directory: None,
+            servers_directory: None,
+            lazy_sync: false,
             clocks: None,
             flags: Vec::new(),
             network: None,
@@ -356,7 +364,9 @@ impl Stack {
             };
             flags.extend(["--log".into(), log_url.into()]);
             flags.extend(["--read-models".into(), stack.read_models_url.clone().into()]);
-            flags.push("--require-sync".into());
+            if !stack.options.lazy_sync {
+                flags.push("--require-sync".into());
+            }
         }
         flags.extend(stack.options.flags.iter().map(OsString::from));
         stack.flags.clone_from(&flags);
@@ -385,9 +395,14 @@ impl Stack {
             through.unwrap_or_else(|| port.address()),
             monitor.address()
         );
-        let arguments: Vec<OsString> = vec![
-            "--config".into(),
-            edge::project_file("deploy/nats.conf").into(),
+        let mut arguments: Vec<OsString> = match self.options.lazy_sync {
+            true => vec!["--jetstream".into()],
+            false => vec![
+                "--config".into(),
+                edge::project_file("deploy/nats.conf").into(),
+            ],
+        };
+        arguments.extend([
             "--addr".into(),
             "127.0.0.1".into(),
             "--port".into(),
@@ -395,8 +410,8 @@ impl Stack {
             "--http_port".into(),
             monitor.number().to_string().into(),
             "--store_dir".into(),
-            self.directory.path().join("nats").into(),
-        ];
+            self.servers_directory().join("nats").into(),
+        ]);
         let program = from_xtask("HANSARD_TEST_NATS_SERVER").into();
         let ready_url = format!("http://{}/healthz", monitor.address());
         let mut process = self.process("nats", vec![Service::Nats], program, arguments, port);
@@ -561,8 +576,13 @@ impl Stack {
     pub fn log_directory(&self) -> PathBuf {
         match self.options.backend {
             Backend::Embedded => self.data_directory(),
-            Backend::Distributed | Backend::Cluster => self.directory.path().join("nats"),
+            Backend::Distributed | Backend::Cluster => self.servers_directory().join("nats"),
         }
+    }
+
+    fn servers_directory(&self) -> PathBuf {
+        let own = || self.directory.path().to_owned();
+        self.options.servers_directory.clone().unwrap_or_else(own)
     }
 
     /// The file with the secrets that tokens are signed with; with [`Auth::Token`] only.
@@ -1028,6 +1048,7 @@ impl Stack {
     }
 
     async fn spawn_process(&mut self, index: usize) {
+        let data = self.servers_directory().join("mongod");
         let is_lone_mongod =
             self.processes[index].services == [Service::Mongod] && !self.is_cluster();
         let process = &mut self.processes[index];
@@ -1035,7 +1056,7 @@ impl Stack {
             // Waits until it is ready, and blocks.
             let running = tokio::task::block_in_place(|| {
                 let port = &process.ports[0];
-                xtask::mongod::start(&process.program, self.directory.path(), port)
+                xtask::mongod::start_in(&process.program, &data, &process.output, port)
             });
             process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
             return;

@@ -23,17 +23,30 @@ const START: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(10);
 const OP_MSG: i32 = 2013;
 
-/// Starts mongod with its data in `directory` and waits until it takes writes. Also starts it again on
-/// the data it left there.
+/// Starts mongod with its data and its output in `directory` and waits until it takes writes. Also starts it
+/// again on the data it left there.
 ///
 /// # Errors
 /// It can't be started or is not ready in time; with the end of its output.
 pub fn start(binary: &Path, directory: &Path, port: &Port) -> anyhow::Result<Supervised> {
-    let data = directory.join("mongod");
-    std::fs::create_dir_all(&data)?;
+    let output = directory.join("mongod.log");
+    start_in(binary, &directory.join("mongod"), &output, port)
+}
+
+/// As [`start`], with its data in one directory and its output in a file elsewhere.
+///
+/// # Errors
+/// It can't be started or is not ready in time; with the end of its output.
+pub fn start_in(
+    binary: &Path,
+    data: &Path,
+    output: &Path,
+    port: &Port,
+) -> anyhow::Result<Supervised> {
+    std::fs::create_dir_all(data)?;
     let mut command = Command::new(binary);
-    command.args(arguments(&data, "127.0.0.1", port.number()));
-    let mut process = Supervised::start(command, &directory.join("mongod.log"))?;
+    command.args(arguments(data, "127.0.0.1", port.number()));
+    let mut process = Supervised::start(command, output)?;
     let address = port.address();
     let ready = wait_for(START, || {
         if let Some(status) = process.ended() {

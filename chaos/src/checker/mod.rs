@@ -95,10 +95,13 @@ impl Rule {
     }
 }
 
+/// The name of the rule by which nothing that was acknowledged is lost.
+pub const EXACTLY_ONCE: &str = "exactly once";
+
 /// Every rule.
 pub const RULES: &[Rule] = &[
     Rule {
-        name: "exactly once",
+        name: EXACTLY_ONCE,
         promise: "every acknowledged command is in the log exactly once, where and as its answer said",
         check: commands::exactly_once,
     },

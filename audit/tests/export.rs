@@ -23,7 +23,7 @@ use events::{
 };
 use http_body_util::BodyExt;
 use keys::{Keyring, Record};
-use merkle::{SigningKey, TreeHead, VerifyingKey};
+use merkle::{InclusionProof, SigningKey, TreeHead, VerifyingKey, leaf_data};
 use notary::{HeadsFile, Status};
 use platform::auth::Auth;
 use platform::config::AuthMode;
@@ -849,4 +849,35 @@ async fn auditors_export_over_http() {
         let told = body["errors"][name].as_str().unwrap();
         assert!(told.starts_with(text), "{told}");
     }
+}
+
+/// Makes the genuine export that `fuzz` forges, with its tree head and a proof; to be run again when exports
+/// are written in another way: `cargo test -p audit --test export -- --ignored`.
+#[tokio::test]
+#[ignore = "writes files of the project"]
+async fn the_genuine_export_that_is_forged() {
+    let given = Given::talked().await;
+    let archive = given.exported(None, None).await;
+    let files = Forged::from(&archive);
+    let event: Value = serde_json::from_str(&line(&files, 8)).unwrap();
+    let bytes = STANDARD.decode(event["bytes"].as_str().unwrap()).unwrap();
+    let proofs = files.json("proofs.json");
+    let mut paths = proofs["proofs"].as_array().unwrap().iter();
+    let path = paths.find(|path| path["position"] == event["position"]);
+    let hashes = path.unwrap()["hashes"].as_array().unwrap().iter();
+    let hashes = hashes.map(|index| {
+        let hash = &proofs["hashes"][index.as_u64().unwrap() as usize];
+        hash.as_str().unwrap().parse().unwrap()
+    });
+    let head = TreeHead::parse(files.text("checkpoint")).unwrap();
+    let leaf = leaf_data(Position::new(8), &bytes);
+    let proof = InclusionProof::new(Position::new(8), &leaf, hashes.collect(), &head);
+    proof.verify(&[given.key.public().clone()]).unwrap();
+
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/genuine");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("export.tar"), &archive).unwrap();
+    std::fs::write(directory.join("checkpoint"), files.file("checkpoint")).unwrap();
+    let proof = serde_json::to_string_pretty(&proof).unwrap();
+    std::fs::write(directory.join("proof.json"), proof + "\n").unwrap();
 }

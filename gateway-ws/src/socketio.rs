@@ -92,7 +92,7 @@ fn parse_config(message_bytes: usize) -> ParseConfig {
 #[cfg(feature = "testing")]
 pub(crate) fn read_packet(packet: &str) -> Vec<Result<(), String>> {
     let config = parse_config(crate::Limits::default().message_bytes);
-    match CommonParser.decode_str(&config, &ParserState::default(), packet.into()) {
+    match CommonParser.decode_str(&config, &ParserState::default(), packet.to_owned().into()) {
         Err(error) => vec![Err(error.to_string())],
         Ok(Packet {
             inner: PacketData::Event(event, _),

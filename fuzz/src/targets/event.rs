@@ -4,7 +4,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use events::{DataKey, DecodeError, Encoded, Envelope, KeyId, Subject};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{Outcome, refused};
 
@@ -71,9 +70,11 @@ fn opens_never(written: &[u8], keys: &[DataKey]) {
     );
 }
 
-/// The same keys in every run.
+/// The keys that the golden files of `events` are sealed with, which the corpus begins with.
 fn keys_of(ids: &[KeyId]) -> Vec<DataKey> {
-    ids.iter()
-        .map(|id| DataKey::from_bytes(Sha256::digest(id.to_string()).into()))
-        .collect()
+    let key = |id: &KeyId| match id {
+        KeyId::Person(_) => DataKey::from_bytes([1; 32]),
+        KeyId::Period { .. } => DataKey::from_bytes([2; 32]),
+    };
+    ids.iter().map(key).collect()
 }

@@ -76,8 +76,9 @@ fn forged(number: usize, bytes: &[u8]) -> Vec<u8> {
         assert!(text.contains(&old), "the manifest is written in another way");
         *manifest = text.replace(&old, &new).into_bytes();
     }
-    let time = Archive::new(GENUINE).entries().unwrap().next().unwrap();
-    let time = time.unwrap().header().mtime().unwrap();
+    let mut genuine = Archive::new(GENUINE);
+    let first = genuine.entries().unwrap().next().unwrap().unwrap();
+    let time = first.header().mtime().unwrap();
     let mut archive = Builder::new(Vec::new());
     for (name, bytes) in &files {
         let mut header = Header::new_ustar();

@@ -18,8 +18,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 /// A master key, and a key that was wrapped with it.
 static WRAPPED: LazyLock<(MasterKeys, WrappedKey)> = LazyLock::new(|| {
     let masters = MasterKeys::random();
-    let wrapping = masters.wrap(Slot::Check, &DataKey::from_bytes([7; 32]));
-    let wrapped = RUNTIME.block_on(wrapping).unwrap();
+    let key = DataKey::from_bytes([7; 32]);
+    let wrapped = RUNTIME.block_on(masters.wrap(Slot::Check, &key)).unwrap();
     (masters, wrapped)
 });
 

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer runs.
 
 mod bench;
+mod fuzz;
 mod openapi;
 mod project;
 mod runner;
@@ -31,6 +32,8 @@ enum Command {
     Test(test::Options),
     /// Measure, beside what people would use instead; writes bench/RESULTS.md and bench/results/.
     Bench(bench::Options),
+    /// Invent hostile input for every decoder that takes bytes from outside.
+    Fuzz(fuzz::Options),
     /// Write contract/openapi.json from what the code declares.
     Openapi {
         /// Write nothing; fail when the file is not up to date.
@@ -57,6 +60,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Test(options) => test::run(options, &project, &runner),
         Command::Bench(options) => bench::run(options, &project, &runner),
+        Command::Fuzz(options) => fuzz::run(options, &project, &runner),
         Command::Openapi { check } => openapi::run(*check, &project),
         Command::Servers => {
             let cache = project.servers();

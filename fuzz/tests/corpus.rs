@@ -49,7 +49,13 @@ fn the_worst_of_every_sort_is_refused_or_understood() {
     let deep = "[".repeat(100_000);
     let long = "a".repeat(100_000);
     for target in TARGETS {
-        for input in [&b""[..], &[0; 64], &[0xff; 64], deep.as_bytes(), long.as_bytes()] {
+        for input in [
+            &b""[..],
+            &[0; 64],
+            &[0xff; 64],
+            deep.as_bytes(),
+            long.as_bytes(),
+        ] {
             (target.run)(input);
         }
     }

@@ -27,6 +27,7 @@ mod edge;
 mod follower;
 mod node;
 mod record;
+mod schemathesis;
 mod shape;
 mod socket;
 mod stack;
@@ -41,6 +42,7 @@ pub use client::{Answer, TestClient};
 pub use follower::{Cursor, Follower, Following, Last, Plan, Tally, Waits};
 pub use node::NodeScript;
 pub use record::Auditor;
+pub use schemathesis::Schemathesis;
 pub use shape::Shapes;
 pub use socket::WsClient;
 pub use stack::{

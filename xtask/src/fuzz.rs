@@ -87,7 +87,10 @@ fn targets(named: &[String], corpus: &Path) -> anyhow::Result<Vec<String>> {
     }
     known.sort_unstable();
     if let Some(unknown) = named.iter().find(|name| !known.contains(name)) {
-        bail!("there is no target {unknown}; there are {}", known.join(", "));
+        bail!(
+            "there is no target {unknown}; there are {}",
+            known.join(", ")
+        );
     }
     Ok(match named {
         [] => known,

@@ -13,6 +13,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use xtask::chromium;
 use xtask::node::Node;
+use xtask::schemathesis;
 use xtask::servers::{MONGOD, NATS_SERVER, find_nginx};
 
 use crate::project::Project;
@@ -72,6 +73,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let packages = node.packages(&project.javascript(), &cache)?;
             println!("{}", packages.display());
             println!("{}", chromium::find(&node, &cache)?.display());
+            let schemathesis = schemathesis::find(&project.python_requirements(), &cache)?;
+            println!("{}", schemathesis.display());
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -73,7 +73,10 @@ fn forged(number: usize, bytes: &[u8]) -> Vec<u8> {
         // Indented as a part of the whole.
         let [old, new] = [old, new].map(|text| text.replace('\n', "\n  "));
         let text = String::from_utf8(manifest.clone()).unwrap();
-        assert!(text.contains(&old), "the manifest is written in another way");
+        assert!(
+            text.contains(&old),
+            "the manifest is written in another way"
+        );
         *manifest = text.replace(&old, &new).into_bytes();
     }
     let mut genuine = Archive::new(GENUINE);

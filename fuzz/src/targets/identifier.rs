@@ -40,7 +40,11 @@ pub fn run(data: &[u8]) -> Outcome {
         Outcome::of(text.parse::<Speed>()),
     ];
     // An idempotency key may be nearly anything.
-    match outcomes.iter().filter(|it| **it == Outcome::Accepted).count() {
+    match outcomes
+        .iter()
+        .filter(|it| **it == Outcome::Accepted)
+        .count()
+    {
         0 | 1 => Outcome::Refused,
         _ => Outcome::Accepted,
     }

@@ -39,7 +39,9 @@ pub fn run(data: &[u8]) -> Outcome {
 
 fn master_keys(text: &[u8]) -> Result<(), String> {
     let opening = MasterKeys::open(FILE.path().to_owned());
-    let masters = RUNTIME.block_on(opening).map_err(|error| error.to_string())?;
+    let masters = RUNTIME
+        .block_on(opening)
+        .map_err(|error| error.to_string())?;
     let ids = RUNTIME.block_on(masters.ids()).unwrap();
     let text = std::str::from_utf8(text).unwrap();
     let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -66,7 +68,9 @@ fn token_secrets() -> Result<(), String> {
         jwt_secret_file: Some(FILE.path().to_owned()),
         ..Config::default()
     };
-    Auth::load(&config).map(drop).map_err(|error| error.to_string())
+    Auth::load(&config)
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// What looks like a secret is not told.

@@ -45,7 +45,11 @@ pub fn run(data: &[u8]) -> Outcome {
     };
     assert_eq!(read_kept(&written_kept(&kept)).as_ref(), Some(&kept));
     if let Kept::Wrapped(wrapped) = kept {
-        refused(&RUNTIME.block_on(masters.unwrap(Slot::Check, &wrapped)).unwrap_err());
+        refused(
+            &RUNTIME
+                .block_on(masters.unwrap(Slot::Check, &wrapped))
+                .unwrap_err(),
+        );
     }
     Outcome::Accepted
 }

@@ -69,6 +69,9 @@ fn signed(claims: &Value) -> Outcome {
         assert_eq!(role, read.role.as_str());
     }
     let now = Timestamp::now().as_millis();
-    assert!(read.expires_at.as_millis() + LEEWAY >= now, "it has expired");
+    assert!(
+        read.expires_at.as_millis() + LEEWAY >= now,
+        "it has expired"
+    );
     Outcome::Accepted
 }

@@ -239,7 +239,9 @@ impl Forged {
     }
 
     fn put_json(&mut self, name: &str, value: &Value) {
-        self.put(name, serde_json::to_vec_pretty(value).unwrap());
+        let mut json = serde_json::to_vec_pretty(value).unwrap();
+        json.push(b'\n');
+        self.put(name, json);
     }
 
     /// Packed, with a manifest that fits.
@@ -254,8 +256,14 @@ impl Forged {
             })
             .collect();
         manifest["files"] = json!(hashes);
-        let at: Timestamp = manifest["exportedAt"].as_str().unwrap().parse().unwrap();
         self.put_json("manifest.json", &manifest);
+        self.packed_as_it_is()
+    }
+
+    /// Packed, with whatever manifest there is.
+    fn packed_as_it_is(&self) -> Vec<u8> {
+        let manifest = self.json("manifest.json");
+        let at: Timestamp = manifest["exportedAt"].as_str().unwrap().parse().unwrap();
         let mut archive = tar::Builder::new(Vec::new());
         for (name, bytes) in &self.0 {
             let mut header = tar::Header::new_ustar();
@@ -578,6 +586,40 @@ const FORGERIES: &[Forgery] = &[
         &["0000000000000004: the event is not of what was exported"],
     ),
     (
+        "something between the proofs",
+        |files| files.replace("proofs.json", "{", "{ \t"),
+        &["proofs.json is not as it was written"],
+    ),
+    (
+        "a hash that proves nothing",
+        |files| {
+            let mut proofs = files.json("proofs.json");
+            let hashes = proofs["hashes"].as_array_mut().unwrap();
+            hashes.push(json!(STANDARD.encode([7; 32])));
+            files.put_json("proofs.json", &proofs);
+        },
+        &["proofs.json does not have each hash once"],
+    ),
+    (
+        "something behind an event",
+        |files| files.replace("events.jsonl", "}\n", "}\t \n"),
+        &["line 1 of events.jsonl is not as it was written"],
+    ),
+    (
+        "keys in another order",
+        |files| {
+            let mut keys = files.json("text-keys.json");
+            keys.as_array_mut().unwrap().reverse();
+            files.put_json("text-keys.json", &keys);
+        },
+        &["text-keys.json does not have each key once, in order"],
+    ),
+    (
+        "something behind the keys",
+        |files| files.replace("text-keys.json", "]\n", "] \n"),
+        &["text-keys.json is not as it was written"],
+    ),
+    (
         "another explanation",
         |files| files.replace("README.txt", "Not proven:", "Proven:"),
         &["README.txt does not say what the events say"],
@@ -601,6 +643,19 @@ async fn every_change_is_told_also_where_the_manifest_was_made_to_fit() {
             let mut told = report.differences.iter();
             assert!(told.any(|it| it.contains(sentence)), "{what}: {report}");
         }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_hidden_in_the_manifest() {
+    let given = Given::talked().await;
+    let archive = given.exported(None, None).await;
+    let told = "manifest.json is not as it was written";
+    for (old, new) in [("{", "{ "), ("\n}\n", "\n}")] {
+        let mut files = Forged::from(&archive);
+        files.replace("manifest.json", old, new);
+        let report = given.verified(&files.packed_as_it_is());
+        assert!(report.differences[0].starts_with(told), "{report}");
     }
 }
 

@@ -12,8 +12,8 @@ pub fn run(data: &[u8]) -> Outcome {
     assert!(words.are_all_in(&words));
     for word in words.iter() {
         assert!(!word.is_empty());
-        // Who looks for a word of a text finds the text.
-        assert!(Words::of(word).are_all_in(&words), "{word:?}");
+        // Whoever looks for it looks for it, and perhaps for more: the text's own parts may have been cut.
+        assert!(Words::of(word).iter().any(|it| it == word), "{word:?}");
     }
     Outcome::Accepted
 }

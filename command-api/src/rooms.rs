@@ -28,7 +28,7 @@ use crate::reply::Reply;
     path = "/room/initiate",
     tag = "rooms",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -130,7 +130,7 @@ fn unknown_users(ids: impl Iterator<Item = String>) -> ApiError {
     tag = "rooms",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -196,7 +196,7 @@ pub(crate) async fn post_message(
     params(
         ("roomId" = String, Path, description = "the room's id"),
         ("messageId" = String, Path, description = "the message's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -263,7 +263,7 @@ pub(crate) async fn edit_message(
     tag = "rooms",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models; the count is then 0"),
     ),
     request_body(content = Option<MarkReadBody>, description = "may be absent"),

@@ -355,7 +355,7 @@ impl KeyStore for JetStreamKeys {
     }
 }
 
-fn written(kept: &Kept) -> serde_json::Value {
+pub(crate) fn written(kept: &Kept) -> serde_json::Value {
     let written = match kept {
         Kept::Wrapped(key) => Written::Wrapped {
             master: key.master.to_string(),
@@ -366,7 +366,7 @@ fn written(kept: &Kept) -> serde_json::Value {
     json!(written)
 }
 
-fn read(payload: &[u8]) -> Option<Kept> {
+pub(crate) fn read(payload: &[u8]) -> Option<Kept> {
     match serde_json::from_slice(payload).ok()? {
         Written::Wrapped { master, sealed } => Some(Kept::Wrapped(WrappedKey {
             master: master.parse().ok()?,

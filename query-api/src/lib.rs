@@ -19,6 +19,8 @@ use read_models::{Progress, ReadModels};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use crate::page::Requested;
+
 /// How long a query waits for the position that its client has seen, at most.
 pub const POSITION_WAIT: Duration = Duration::from_secs(2);
 

@@ -28,6 +28,7 @@ mod follower;
 mod network;
 mod node;
 mod record;
+mod schemathesis;
 mod shape;
 mod socket;
 mod stack;
@@ -43,6 +44,7 @@ pub use follower::{Cursor, Follower, Following, Last, Plan, Tally, Waits};
 pub use network::{Network, Trouble};
 pub use node::NodeScript;
 pub use record::Auditor;
+pub use schemathesis::Schemathesis;
 pub use shape::Shapes;
 pub use socket::WsClient;
 pub use stack::{

@@ -195,10 +195,14 @@ fn power(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
             lost.push(outcome);
         }
     }
-    println!("\n{}", keep::Outcome::HEADING);
-    kept.iter().for_each(|row| println!("{row}"));
-    println!("\n{}", lose::Outcome::HEADING);
-    lost.iter().for_each(|row| println!("{row}"));
+    if !kept.is_empty() {
+        println!("\n{}", keep::Outcome::HEADING);
+        kept.iter().for_each(|row| println!("{row}"));
+    }
+    if !lost.is_empty() {
+        println!("\n{}", lose::Outcome::HEADING);
+        lost.iter().for_each(|row| println!("{row}"));
+    }
     let violations = kept.iter().map(|it| it.violations);
     let wrong = lost.iter().map(|it| it.wrong.len());
     Ok(match violations.chain(wrong).sum() {

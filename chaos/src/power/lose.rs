@@ -47,8 +47,8 @@ pub struct Outcome {
     pub written_back: bool,
     /// How many commands had been acknowledged.
     pub acknowledged: usize,
-    /// How many of them are not in the log as they were acknowledged.
-    pub lost: usize,
+    /// How many of them are not in the log as they were acknowledged; `None`: it could not be read.
+    pub lost: Option<usize>,
     /// What is wrong with the log as such, if it can't be used.
     pub log: Option<String>,
     /// The error with which Hansard stopped; `None`: it was ready.
@@ -119,7 +119,7 @@ async fn lose(
         seed: settings.seed,
         written_back,
         acknowledged: acknowledged(&evidence),
-        lost: lost(&check(&evidence)),
+        lost: log.is_none().then(|| lost(&check(&evidence))),
         log,
         stopped: start(&mut machine).await,
         put_right: false,
@@ -242,7 +242,10 @@ impl fmt::Display for Outcome {
             self.seed,
             yes(self.written_back),
             self.acknowledged,
-            self.lost,
+            match self.lost {
+                Some(lost) => lost.to_string(),
+                None => "can't be counted".to_owned(),
+            },
             self.log.as_deref().unwrap_or("can be read"),
             self.stopped.as_deref().unwrap_or("starts"),
             yes(self.put_right)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use contract::Problem;
@@ -14,10 +14,9 @@ use merkle::{ConsistencyProof, InclusionProof};
 use notary::{ProveError, Proven};
 use platform::error::ApiError;
 use read_models::TreeStoreError;
-use serde::Deserialize;
 
 use crate::Options;
-use crate::http::authorized;
+use crate::http::{authorized, parameters, read};
 use crate::reading::record_reading;
 
 /// When to ask again for what is not covered by a tree head yet, in seconds.
@@ -91,11 +90,27 @@ pub(crate) async fn proof(
     Ok(Json(proof))
 }
 
-/// Which trees.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Sizes {
-    from: Option<String>,
-    to: Option<String>,
+/// Which trees are asked for: the size of the earlier one, and of the later one.
+fn sizes(query: &str) -> Result<(u64, Option<u64>), ApiError> {
+    let (mut from, mut to): (Option<u64>, Option<u64>) = (None, None);
+    let size = |text: &str, into: &mut Option<u64>| {
+        read(text, into).map_err(|_| "expected a whole number".to_owned())
+    };
+    let mut errors = parameters(query, "from and to", &[], |name, value| {
+        Some(match name {
+            "from" => size(value, &mut from),
+            "to" => size(value, &mut to),
+            _ => return None,
+        })
+    });
+    if from.is_none() {
+        let missing = || "expected the size of the earlier tree".to_owned();
+        errors.entry("from".to_owned()).or_insert_with(missing);
+    }
+    match from {
+        Some(from) if errors.is_empty() => Ok((from, to)),
+        _ => Err(ApiError::validation(errors)),
+    }
 }
 
 /// The proof that the record only grew.
@@ -107,7 +122,7 @@ pub(crate) struct Sizes {
     path = "/audit/consistency",
     tag = "audit",
     params(
-        ("from" = u64, Query, description = "the size of the earlier tree, at least 1"),
+        ("from" = u64, Query, minimum = 1, description = "the size of the earlier tree"),
         ("to" = Option<u64>, Query, description = "the size of the later tree; without it, that of the newest tree head"),
     ),
     responses(
@@ -122,17 +137,10 @@ pub(crate) struct Sizes {
 pub(crate) async fn consistency(
     State(options): State<Arc<Options>>,
     headers: HeaderMap,
-    Query(sizes): Query<Sizes>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<ConsistencyProof>, ApiError> {
     authorized(&options, &headers).await?;
-    let size = |name: &'static str, text: Option<String>| match text.as_deref().map(str::parse) {
-        None => Ok(None),
-        Some(Ok(size)) => Ok(Some(size)),
-        Some(Err(_)) => Err(ApiError::validation([(name, "expected a whole number")])),
-    };
-    let from = size("from", sizes.from)?
-        .ok_or_else(|| ApiError::validation([("from", "expected the size of the earlier tree")]))?;
-    let to = size("to", sizes.to)?;
+    let (from, to) = sizes(query.as_deref().unwrap_or_default())?;
     let proven = newest(&options).await?;
     let proof = proven.consistency(from, to.unwrap_or(proven.head.size));
     Ok(Json(proof.await.map_err(refused)?))

@@ -23,7 +23,7 @@ use events::{
 };
 use http_body_util::BodyExt;
 use keys::{Keyring, Record};
-use merkle::{SigningKey, TreeHead, VerifyingKey};
+use merkle::{InclusionProof, SigningKey, TreeHead, VerifyingKey, leaf_data};
 use notary::{HeadsFile, Status};
 use platform::auth::Auth;
 use platform::config::AuthMode;
@@ -239,7 +239,9 @@ impl Forged {
     }
 
     fn put_json(&mut self, name: &str, value: &Value) {
-        self.put(name, serde_json::to_vec_pretty(value).unwrap());
+        let mut json = serde_json::to_vec_pretty(value).unwrap();
+        json.push(b'\n');
+        self.put(name, json);
     }
 
     /// Packed, with a manifest that fits.
@@ -254,8 +256,14 @@ impl Forged {
             })
             .collect();
         manifest["files"] = json!(hashes);
-        let at: Timestamp = manifest["exportedAt"].as_str().unwrap().parse().unwrap();
         self.put_json("manifest.json", &manifest);
+        self.packed_as_it_is()
+    }
+
+    /// Packed, with whatever manifest there is.
+    fn packed_as_it_is(&self) -> Vec<u8> {
+        let manifest = self.json("manifest.json");
+        let at: Timestamp = manifest["exportedAt"].as_str().unwrap().parse().unwrap();
         let mut archive = tar::Builder::new(Vec::new());
         for (name, bytes) in &self.0 {
             let mut header = tar::Header::new_ustar();
@@ -578,6 +586,40 @@ const FORGERIES: &[Forgery] = &[
         &["0000000000000004: the event is not of what was exported"],
     ),
     (
+        "something between the proofs",
+        |files| files.replace("proofs.json", "{", "{ \t"),
+        &["proofs.json is not as it was written"],
+    ),
+    (
+        "a hash that proves nothing",
+        |files| {
+            let mut proofs = files.json("proofs.json");
+            let hashes = proofs["hashes"].as_array_mut().unwrap();
+            hashes.push(json!(STANDARD.encode([7; 32])));
+            files.put_json("proofs.json", &proofs);
+        },
+        &["proofs.json does not have each hash once"],
+    ),
+    (
+        "something behind an event",
+        |files| files.replace("events.jsonl", "}\n", "}\t \n"),
+        &["line 1 of events.jsonl is not as it was written"],
+    ),
+    (
+        "keys in another order",
+        |files| {
+            let mut keys = files.json("text-keys.json");
+            keys.as_array_mut().unwrap().reverse();
+            files.put_json("text-keys.json", &keys);
+        },
+        &["text-keys.json does not have each key once, in order"],
+    ),
+    (
+        "something behind the keys",
+        |files| files.replace("text-keys.json", "]\n", "] \n"),
+        &["text-keys.json is not as it was written"],
+    ),
+    (
         "another explanation",
         |files| files.replace("README.txt", "Not proven:", "Proven:"),
         &["README.txt does not say what the events say"],
@@ -601,6 +643,19 @@ async fn every_change_is_told_also_where_the_manifest_was_made_to_fit() {
             let mut told = report.differences.iter();
             assert!(told.any(|it| it.contains(sentence)), "{what}: {report}");
         }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_hidden_in_the_manifest() {
+    let given = Given::talked().await;
+    let archive = given.exported(None, None).await;
+    let told = "manifest.json is not as it was written";
+    for (old, new) in [("{", "{ "), ("\n}\n", "\n}")] {
+        let mut files = Forged::from(&archive);
+        files.replace("manifest.json", old, new);
+        let report = given.verified(&files.packed_as_it_is());
+        assert!(report.differences[0].starts_with(told), "{report}");
     }
 }
 
@@ -849,4 +904,35 @@ async fn auditors_export_over_http() {
         let told = body["errors"][name].as_str().unwrap();
         assert!(told.starts_with(text), "{told}");
     }
+}
+
+/// Makes the genuine export that `fuzz` forges, with its tree head and a proof; to be run again when exports
+/// are written in another way: `cargo test -p audit --test export -- --ignored`.
+#[tokio::test]
+#[ignore = "writes files of the project"]
+async fn the_genuine_export_that_is_forged() {
+    let given = Given::talked().await;
+    let archive = given.exported(None, None).await;
+    let files = Forged::from(&archive);
+    let event: Value = serde_json::from_str(&line(&files, 8)).unwrap();
+    let bytes = STANDARD.decode(event["bytes"].as_str().unwrap()).unwrap();
+    let proofs = files.json("proofs.json");
+    let mut paths = proofs["proofs"].as_array().unwrap().iter();
+    let path = paths.find(|path| path["position"] == event["position"]);
+    let hashes = path.unwrap()["hashes"].as_array().unwrap().iter();
+    let hashes = hashes.map(|index| {
+        let hash = &proofs["hashes"][index.as_u64().unwrap() as usize];
+        hash.as_str().unwrap().parse().unwrap()
+    });
+    let head = TreeHead::parse(files.text("checkpoint")).unwrap();
+    let leaf = leaf_data(Position::new(8), &bytes);
+    let proof = InclusionProof::new(Position::new(8), &leaf, hashes.collect(), &head);
+    proof.verify(&[given.key.public().clone()]).unwrap();
+
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/genuine");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("export.tar"), &archive).unwrap();
+    std::fs::write(directory.join("checkpoint"), files.file("checkpoint")).unwrap();
+    let proof = serde_json::to_string_pretty(&proof).unwrap();
+    std::fs::write(directory.join("proof.json"), proof + "\n").unwrap();
 }

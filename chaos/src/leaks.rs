@@ -19,7 +19,7 @@ impl Holdings {
         let mut counts = BTreeMap::new();
         for service in stack.services() {
             // nginx's connections are in its worker, and mongod keeps files for what it has cached.
-            if matches!(service, Service::Edge | Service::Mongod) {
+            if service == Service::Edge || Service::MONGODS.contains(&service) {
                 continue;
             }
             let Some(id) = stack.process_id(service) else {
@@ -53,21 +53,26 @@ impl Holdings {
 
 const CONSUMERS: &str = "consumers that wait for the stream";
 
-/// How many consumers wait for what is appended; `None` where there is no nats-server, or it doesn't say. Those
-/// whose process was killed wait for nothing, and the server forgets them by itself after a while.
+/// How many consumers wait for what is appended, on all nats-servers; `None` where there is none, or one doesn't say.
+/// Those whose process was killed wait for nothing, and the server forgets them by itself after a while.
 async fn consumers(stack: &Stack) -> Option<u64> {
-    let (_, monitor) = stack.log_url().split_once("monitor=")?;
+    let (_, monitors) = stack.log_url().split_once("monitor=")?;
     let client = reqwest::Client::builder().no_proxy().build().ok()?;
-    let answer = client
-        .get(format!("{monitor}/jsz?consumers=true"))
-        .send()
-        .await
-        .ok()?;
-    let status: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
-    let streams = status["account_details"].as_array()?.iter();
-    let streams = streams.flat_map(|it| it["stream_detail"].as_array().into_iter().flatten());
-    let consumers = streams.flat_map(|it| it["consumer_detail"].as_array().into_iter().flatten());
-    let waiting =
-        consumers.filter(|it| it["num_waiting"].as_u64() > Some(0) || it["push_bound"] == true);
-    u64::try_from(waiting.count()).ok()
+    let mut all = 0;
+    for monitor in monitors.split(',') {
+        let answer = client
+            .get(format!("{monitor}/jsz?consumers=true"))
+            .send()
+            .await
+            .ok()?;
+        let status: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
+        let streams = status["account_details"].as_array()?.iter();
+        let streams = streams.flat_map(|it| it["stream_detail"].as_array().into_iter().flatten());
+        let consumers =
+            streams.flat_map(|it| it["consumer_detail"].as_array().into_iter().flatten());
+        let waiting =
+            consumers.filter(|it| it["num_waiting"].as_u64() > Some(0) || it["push_bound"] == true);
+        all += u64::try_from(waiting.count()).ok()?;
+    }
+    Some(all)
 }

@@ -6,6 +6,7 @@
 //! - [`run`] is one run: it founds a [`town`], lets its people live ([`workload`], [`client`], [`follower`]),
 //!   makes things go wrong ([`faults`]), measures how quickly they recover ([`recovery`]) and gathers the
 //!   [`evidence`].
+//! - [`overload`] breaks nothing, but asks for far more than can be done.
 //! - [`power`] cuts the power of a stack whose disk forgets what was not synced.
 //! - [`checker`] says what is wrong with that evidence, and [`shrink`] shows it in the fewest lines.
 //!
@@ -18,11 +19,13 @@ pub mod faults;
 pub mod follower;
 pub mod history;
 mod leaks;
+pub mod overload;
 pub mod power;
 mod record;
 pub mod recovery;
 pub mod run;
 pub mod shrink;
+mod sockets;
 mod summary;
 pub mod town;
 mod verification;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
-use hansard_tests::{Auth, Backend, Layout, Options, Service, Stack, run_prepared};
+use anyhow::{Context, ensure};
+use hansard_tests::{Auth, Backend, Layout, Options, Service, Stack, network, run_prepared};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
@@ -19,8 +19,8 @@ use crate::client::Addresses;
 use crate::evidence::{Evidence, Finding, Logged};
 use crate::faults::disk::SmallDisk;
 use crate::faults::proxy::Proxy;
-use crate::faults::schedule::{Menu, Round, Schedule};
-use crate::faults::{Link, Victims, clock};
+use crate::faults::schedule::{Cluster, Menu, Round, Schedule};
+use crate::faults::{Fault, Link, Victims, clock};
 use crate::follower::Follower;
 use crate::history::{Action, Recorder};
 use crate::leaks::Holdings;
@@ -36,6 +36,16 @@ use crate::workload::Person;
 const RECOVERY: Duration = Duration::from_secs(90);
 /// The longest quiet time between two rounds.
 const LONGEST_QUIET: Duration = Duration::from_secs(2);
+/// In which round Hansard is upgraded, where it is: by then the older one has been through some.
+const UPGRADE_ROUND: usize = 4;
+/// What an older Hansard consists of.
+const PROGRAMS: [&str; 5] = [
+    "hansard",
+    "command-api",
+    "projector",
+    "query-api",
+    "gateway-ws",
+];
 /// How many violations of each rule are shown with their shortest histories.
 const SHOWN: usize = 2;
 
@@ -66,6 +76,8 @@ pub struct Settings {
     pub length: Length,
     /// How long a fault lasts at most.
     pub longest_fault: Duration,
+    /// The programs of an older Hansard, with which the run begins.
+    pub upgrade_from: Option<PathBuf>,
     /// Where the history is written.
     pub directory: PathBuf,
 }
@@ -107,13 +119,37 @@ struct Prepared {
 impl Prepared {
     fn new(settings: &Settings) -> anyhow::Result<Self> {
         let mut options = Options::new(settings.backend, settings.layout, Auth::Token);
+        if let Some(directory) = &settings.upgrade_from {
+            for program in PROGRAMS {
+                let program = directory.join(program);
+                ensure!(
+                    program.is_file(),
+                    "{} is not there, which an upgrade is to begin with",
+                    program.display()
+                );
+            }
+        }
+        options.old_programs.clone_from(&settings.upgrade_from);
         let is_distributed = settings.backend == Backend::Distributed;
         options.own_mongod = is_distributed;
         options.second_gateway = settings.layout == Layout::FourProcesses;
         options.second_services = settings.layout == Layout::FourProcesses;
         let mut proxies = BTreeMap::from([(Link::Clients, Proxy::new()?)]);
         let mut disk = None;
-        if is_distributed {
+        if settings.backend == Backend::Cluster {
+            // Clients of a cluster are told by itself where its members are, so no proxy can stand before them.
+            match network() {
+                Ok(network) => {
+                    if !network.has_netem() {
+                        println!(
+                            "the kernel has no netem: what is to be late is sent through a narrow way"
+                        );
+                    }
+                    options.network = Some(network);
+                }
+                Err(error) => println!("left out: the network is not troubled: {error}"),
+            }
+        } else if is_distributed {
             let [log, read_models] = [Proxy::new()?, Proxy::new()?];
             options.through.log = Some(log.address());
             options.through.read_models = Some(read_models.address());
@@ -127,9 +163,11 @@ impl Prepared {
                 Err(error) => println!("left out: the disk is not filled: {error:#}"),
             }
         }
-        match clock::library() {
-            Ok(library) => options.clocks = Some(library),
-            Err(error) => println!("left out: {error}"),
+        if settings.backend != Backend::Cluster {
+            match clock::library() {
+                Ok(library) => options.clocks = Some(library),
+                Err(error) => println!("left out: {error}"),
+            }
         }
         Ok(Self {
             clocks: options.clocks.is_some(),
@@ -145,15 +183,16 @@ impl Prepared {
             .into_iter()
             .filter(|it| *it != Service::Edge)
             .collect();
-        let own = services
-            .iter()
-            .filter(|it| !matches!(it, Service::Nats | Service::Mongod));
+        let own = services.iter().filter(|it| it.is_own());
         Menu {
             own: own.copied().collect(),
             services,
             links: self.proxies.keys().copied().collect(),
             clocks: self.clocks,
             disk: self.disk.is_some(),
+            cluster: (self.options.backend == Backend::Cluster).then(|| Cluster {
+                network: self.options.network.is_some(),
+            }),
         }
     }
 
@@ -305,7 +344,10 @@ impl Run<'_> {
             rounds += 1;
             let quiet = LONGEST_QUIET.mul_f64(self.random.random());
             sleep(quiet).await;
-            let round = self.schedule.next_round();
+            let round = match self.settings.upgrade_from {
+                Some(_) if rounds == UPGRADE_ROUND => Round::single(Fault::Upgrade, Duration::ZERO),
+                _ => self.schedule.next_round(),
+            };
             self.round(rounds, &round).await?;
             match probe.measure(&followers).await {
                 Ok(times) => self.worst.add(&round, times),

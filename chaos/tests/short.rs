@@ -18,6 +18,7 @@ fn keeps_its_promises(backend: Backend, seed: u64) {
             operations: 400,
         },
         longest_fault: Duration::from_secs(3),
+        upgrade_from: None,
         directory: directory.path().to_owned(),
     };
     let violations = run(&settings).unwrap();

@@ -22,7 +22,7 @@ use crate::reply::Reply;
     tag = "deletions",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models; the count of messages is then 0"),
     ),
     responses(
@@ -74,7 +74,7 @@ pub(crate) async fn delete_room(
     tag = "deletions",
     params(
         ("messageId" = String, Path, description = "the message's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     responses(

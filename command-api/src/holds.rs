@@ -24,7 +24,7 @@ use crate::rooms::room_id;
     tag = "audit",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -66,7 +66,7 @@ pub(crate) async fn hold(
     tag = "audit",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     responses(

@@ -12,6 +12,7 @@ use contract::{
 use events::{Command, Event, Position, Refusal, RoomId, Subject, UserId};
 use platform::body::Fields;
 use platform::error::ApiError;
+use read_models::HistoryRow;
 
 use crate::Options;
 use crate::caller::Handling;
@@ -27,7 +28,7 @@ use crate::reply::Reply;
     path = "/room/initiate",
     tag = "rooms",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -129,7 +130,7 @@ fn unknown_users(ids: impl Iterator<Item = String>) -> ApiError {
     tag = "rooms",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -195,7 +196,7 @@ pub(crate) async fn post_message(
     params(
         ("roomId" = String, Path, description = "the room's id"),
         ("messageId" = String, Path, description = "the message's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -237,6 +238,14 @@ pub(crate) async fn edit_message(
     let Event::MessageEdited(event) = &done.envelope.event else {
         return Err(unexpected(&done.envelope.event));
     };
+    // The log doesn't say whether the message was deleted, or has expired, before: then the event is void.
+    if done.projected {
+        let history = options.read_models.history(event.room_id, event.message_id);
+        let is_void = |row: HistoryRow| row.versions.iter().all(|it| it.position != done.position);
+        if history.await.is_ok_and(|row| row.is_none_or(is_void)) {
+            return Err(unknown());
+        }
+    }
     let edit = Edit::new(done.envelope.at, event).ok_or_else(unknown)?;
     Ok(Reply {
         position: Some(done.position),
@@ -254,7 +263,7 @@ pub(crate) async fn edit_message(
     tag = "rooms",
     params(
         ("roomId" = String, Path, description = "the room's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models; the count is then 0"),
     ),
     request_body(content = Option<MarkReadBody>, description = "may be absent"),

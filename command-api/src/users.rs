@@ -52,7 +52,7 @@ pub(crate) async fn login(
     path = "/users",
     tag = "users",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     request_body(content(
@@ -109,7 +109,7 @@ pub(crate) async fn create(
     tag = "users",
     params(
         ("id" = String, Path, description = "the user's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     responses(
@@ -162,7 +162,7 @@ pub(crate) async fn delete(
     tag = "users",
     params(
         ("id" = String, Path, description = "the user's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "repeating the request with the same key has no further effect"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "repeating the request with the same key has no further effect"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer without waiting for the read models"),
     ),
     responses(

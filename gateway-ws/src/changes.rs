@@ -117,7 +117,7 @@ pub(crate) async fn changes(
 }
 
 /// What a request's query asks for.
-struct Request {
+pub(crate) struct Request {
     after: Option<After>,
     limit: usize,
     wait: Duration,
@@ -125,7 +125,7 @@ struct Request {
 
 impl Request {
     /// Unknown names are refused: a misspelt `after` would lose messages.
-    fn read(query: &str) -> Result<Self, ApiError> {
+    pub(crate) fn read(query: &str) -> Result<Self, ApiError> {
         let mut request = Self {
             after: None,
             limit: DEFAULT_LIMIT,

@@ -27,6 +27,8 @@ mod render;
 mod signals;
 mod socketio;
 mod subscriptions;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod typing;
 mod websocket;

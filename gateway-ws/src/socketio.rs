@@ -71,16 +71,42 @@ pub fn routes(shared: Arc<Shared>) -> OpenApiRouter {
     };
     let server = Arc::new(Server {
         shared: Arc::clone(&shared),
-        parse: ParseConfig {
-            max_incoming_binary_buf_size: limits.message_bytes,
-            max_incoming_binaries: 16,
-            ..ParseConfig::default()
-        },
+        parse: parse_config(limits.message_bytes),
     });
     let service = EngineIoService::with_config(server, config);
     OpenApiRouter::new()
         .route("/socket.io/", any(serve))
         .with_state(Service { shared, service })
+}
+
+/// What the library is to take of binary attachments.
+fn parse_config(message_bytes: usize) -> ParseConfig {
+    ParseConfig {
+        max_incoming_binary_buf_size: message_bytes,
+        max_incoming_binaries: 16,
+        ..ParseConfig::default()
+    }
+}
+
+/// What a text packet that comes first asks for: each thing, or why it can't be had.
+#[cfg(feature = "testing")]
+pub(crate) fn read_packet(packet: &str) -> Vec<Result<(), String>> {
+    let config = parse_config(crate::Limits::default().message_bytes);
+    match CommonParser.decode_str(&config, &ParserState::default(), packet.to_owned().into()) {
+        Err(error) => vec![Err(error.to_string())],
+        Ok(Packet {
+            inner: PacketData::Event(event, _),
+            ..
+        }) => {
+            let event = event.as_str().map_or("", Str::as_str);
+            let read = client_events::read(event).map(|incoming| match incoming {
+                Incoming::Frame(Err(invalid)) => Err(invalid.message),
+                _ => Ok(()),
+            });
+            read.collect()
+        }
+        Ok(_) => vec![Ok(())],
+    }
 }
 
 #[derive(Clone)]

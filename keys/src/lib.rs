@@ -13,6 +13,8 @@ mod record;
 mod rotation;
 mod sqlite;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod url;
 
 use std::path::Path;

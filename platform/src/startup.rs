@@ -86,8 +86,19 @@ pub async fn open_log(
         async move { Ok(event_log::open(&url, &data_dir).await?) }
     })
     .await?;
-    let asked = log.durability().await;
-    let asked = asked.with_context(|| format!("{what} does not say whether it is durable"))?;
+    let asked = if config.require_sync {
+        // The server in use may have ended since, and another one has not been asked yet.
+        wait_for(&what, config.startup_timeout(), shutdown, || {
+            let log = Arc::clone(&log);
+            async move { Ok(log.durability().await?) }
+        })
+        .await?
+    } else {
+        match log.durability().await {
+            Err(LogError::Unavailable(reason)) => Err(reason),
+            asked => asked.with_context(|| format!("{what} does not say whether it is durable"))?,
+        }
+    };
     if let Err(reason) = asked {
         if config.require_sync {
             anyhow::bail!(ConfigError::new(format!(

@@ -92,6 +92,7 @@ impl Running {
             progress: None,
             status: status.clone(),
             drain: Duration::ZERO,
+            retention: None,
             grace: GRACE,
         };
         let runtime = Runtime::new().unwrap();

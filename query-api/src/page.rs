@@ -19,13 +19,13 @@ const MAX_PAGE: u64 = 1 << 40;
 
 /// The part of a list that a request's query names, as of now or then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Requested {
+pub struct Requested {
     /// Which part.
-    pub(crate) page: Page,
+    pub page: Page,
     /// As of when; `None`: now.
-    pub(crate) as_of: Option<Bound>,
+    pub as_of: Option<Bound>,
     /// As whom; `None`: as oneself.
-    pub(crate) user: Option<UserId>,
+    pub user: Option<UserId>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Requested {

@@ -210,6 +210,8 @@ pub struct HistoryRow {
 /// What a message said at some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRow {
+    /// Where the event stands that gave the message this text.
+    pub position: Position,
     /// The text; `None` where it is gone.
     pub text: Option<String>,
     /// Since when it said that.

@@ -541,7 +541,7 @@ impl Follower {
         self.wrong.push(format!("connection {connection}: {what}"));
     }
 
-    /// Whether each track has come to its last event.
+    /// Whether each track has begun and come to its last event.
     fn has_heard_all(&self) -> bool {
         let last = self.last.borrow();
         let Some(last) = last.as_ref() else {
@@ -553,7 +553,7 @@ impl Follower {
             let end = rooms.filter(|(room, _)| self.is_told_of(track, room));
             let end = end.map(|(_, position)| *position).max();
             let told = track.told.last().map(|told| told.position);
-            track.start >= end || told >= end
+            track.start.is_some() && (track.start >= end || told >= end)
         })
     }
 
@@ -575,7 +575,11 @@ impl Follower {
         let mut compared = 0;
         for (index, track) in self.tracks.iter().enumerate() {
             let Some(start) = track.start else {
-                return Err(format!("{} was never subscribed", self.plan.name));
+                return Err(format!(
+                    "{} was never subscribed\n{}",
+                    self.plan.name,
+                    self.last_connections()
+                ));
             };
             let expected = happened
                 .iter()
@@ -595,14 +599,19 @@ impl Follower {
         }
         let wrong = self.wrong.iter().take(5).map(String::as_str);
         let wrong: Vec<&str> = wrong.collect();
+        Err(format!(
+            "{}:\n  {}\n{}",
+            self.plan.name,
+            wrong.join("\n  "),
+            self.last_connections()
+        ))
+    }
+
+    fn last_connections(&self) -> String {
         let connections = self.connections.iter().enumerate();
         let last = connections.skip(self.connections.len().saturating_sub(SHOWN_CONNECTIONS));
         let last: String = last.map(|(number, it)| it.shown(number, None)).collect();
-        Err(format!(
-            "{}:\n  {}\nits last connections:\n{last}",
-            self.plan.name,
-            wrong.join("\n  ")
-        ))
+        format!("its last connections:\n{last}")
     }
 
     fn difference(&self, index: usize, expected: &[&Told], at: usize) -> String {

@@ -20,7 +20,8 @@ impl Auditor {
         }
     }
 
-    /// The events of the log in its order; `query` is empty or like `room=ID`.
+    /// The events of the log in its order, without the readings of the record, such as this one; `query` is
+    /// empty or like `room=ID`.
     ///
     /// # Panics
     /// The record can't be read to its end.
@@ -35,6 +36,7 @@ impl Auditor {
                 assert!(line["event"].is_object(), "{line}");
                 line
             })
+            .filter(|line| line["event"]["type"] != "audit.read")
             .collect()
     }
 

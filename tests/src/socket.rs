@@ -106,7 +106,15 @@ impl WsClient {
     /// # Errors
     /// The connection is closed.
     pub async fn try_send(&mut self, frame: Value) -> Result<(), Box<Error>> {
-        Ok(self.stream.send(Message::text(frame.to_string())).await?)
+        self.try_send_raw(Message::text(frame.to_string())).await
+    }
+
+    /// Sends any frame, unless the connection is closed.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn try_send_raw(&mut self, message: Message) -> Result<(), Box<Error>> {
+        Ok(self.stream.send(message).await?)
     }
 
     /// Sends any frame.

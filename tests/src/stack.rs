@@ -1,6 +1,10 @@
 //! Starts Hansard's real binaries, with the servers and the proxy that they need, and takes them down
 //! again, one by one or all at once.
 
+mod cluster;
+
+pub use cluster::{Member, network};
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -22,6 +26,7 @@ use xtask::process::{Supervised, read_lossily, without_own_settings};
 
 use crate::client::{NewestPosition, TestClient};
 use crate::edge;
+use crate::network::Network;
 use crate::socket::WsClient;
 use crate::wait::eventually;
 
@@ -41,6 +46,8 @@ pub enum Backend {
     Embedded,
     /// NATS JetStream and MongoDB.
     Distributed,
+    /// The same, each on three servers: a stream with three replicas, and a replica set of three.
+    Cluster,
 }
 
 /// In how many processes Hansard runs.
@@ -82,13 +89,51 @@ pub enum Service {
     SecondQueryApi,
     /// nginx; with four processes only.
     Edge,
-    /// nats-server; on the distributed backend only.
+    /// nats-server; on the distributed backends only.
     Nats,
-    /// mongod; where [`Options::own_mongod`] asks for it.
+    /// The second nats-server of a cluster.
+    SecondNats,
+    /// The third nats-server of a cluster.
+    ThirdNats,
+    /// mongod; where [`Options::own_mongod`] asks for it, and in a cluster.
     Mongod,
+    /// The second mongod of a cluster.
+    SecondMongod,
+    /// The third mongod of a cluster.
+    ThirdMongod,
 }
 
 impl Service {
+    /// The nats-servers of a cluster, by host.
+    pub const NATS: [Self; 3] = [Self::Nats, Self::SecondNats, Self::ThirdNats];
+    /// The mongods of a cluster, by host.
+    pub const MONGODS: [Self; 3] = [Self::Mongod, Self::SecondMongod, Self::ThirdMongod];
+
+    /// Whether it is a server that Hansard uses.
+    #[must_use]
+    pub fn is_server(self) -> bool {
+        Self::NATS.contains(&self) || Self::MONGODS.contains(&self)
+    }
+
+    /// Whether it is one of Hansard's own.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        !self.is_server() && self != Self::Edge
+    }
+
+    /// What a server's files are called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nats => "nats",
+            Self::SecondNats => "second-nats",
+            Self::ThirdNats => "third-nats",
+            Self::Mongod => "mongod",
+            Self::SecondMongod => "second-mongod",
+            Self::ThirdMongod => "third-mongod",
+            _ => panic!("{self:?} is no server"),
+        }
+    }
+
     /// The program that is this service alone.
     ///
     /// # Panics
@@ -100,7 +145,7 @@ impl Service {
             Self::Projector | Self::SecondProjector => "projector",
             Self::QueryApi | Self::SecondQueryApi => "query-api",
             Self::GatewayWs | Self::SecondGatewayWs => "gateway-ws",
-            Self::Edge | Self::Nats | Self::Mongod => panic!("{self:?} is none of Hansard's own"),
+            _ => panic!("{self:?} is none of Hansard's own"),
         }
     }
 }
@@ -135,6 +180,10 @@ pub struct Options {
     pub clocks: Option<PathBuf>,
     /// More flags for each of Hansard's processes.
     pub flags: Vec<String>,
+    /// The hosts of a cluster's servers; else they are all on this one.
+    pub network: Option<Arc<Network>>,
+    /// The directory of an older Hansard's programs, to begin with; see [`Stack::upgrade`].
+    pub old_programs: Option<PathBuf>,
 }
 
 impl Options {
@@ -154,6 +203,8 @@ impl Options {
             lazy_sync: false,
             clocks: None,
             flags: Vec::new(),
+            network: None,
+            old_programs: None,
         }
     }
 }
@@ -195,6 +246,8 @@ pub struct Stack {
     unverified: Option<&'static str>,
     newest: Option<NewestPosition>,
     http: reqwest::Client,
+    /// The directory of the programs that Hansard's processes are started from.
+    programs: PathBuf,
     // Before the directory, which is deleted once the processes are gone.
     processes: Vec<Process>,
     directory: Arc<TempDir>,
@@ -208,14 +261,14 @@ struct Process {
     services: Vec<Service>,
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// Where it listens.
-    port: Port,
+    /// `HOST:PORT` where it listens.
+    address: String,
     /// Answers 200 once the process is ready.
     ready_url: String,
     output: PathBuf,
     running: Option<Supervised>,
-    /// Other ports that are its own.
-    _ports: Vec<Port>,
+    /// The ports that are its own.
+    ports: Vec<Port>,
 }
 
 impl Process {
@@ -231,14 +284,27 @@ impl Stack {
     /// # Panics
     /// It is not ready in time, or a process ends.
     pub async fn start_all(&mut self) {
-        for index in 0..self.processes.len() {
-            self.spawn_process(index).await;
-            // Hansard waits for its servers by itself, but that is for suites of its own to show.
-            if self.processes[index].services == [Service::Nats] {
-                self.process_ready(index).await;
-            }
+        // Hansard waits for its servers by itself, but that is for suites of its own to show.
+        let is_server = |it: &Process| it.services.iter().any(|it| it.is_server());
+        let (servers, others): (Vec<usize>, Vec<usize>) =
+            (0..self.processes.len()).partition(|it| is_server(&self.processes[*it]));
+        for index in &servers {
+            self.spawn_process(*index).await;
         }
-        for index in 0..self.processes.len() {
+        if self.is_cluster() {
+            self.initiate_replica_set().await;
+        }
+        for index in servers {
+            self.process_ready(index).await;
+        }
+        if self.options.old_programs.is_some() && self.is_cluster() {
+            // It may not know how to create a stream with replicas, so its operator does.
+            drop(self.open_record().await);
+        }
+        for index in &others {
+            self.spawn_process(*index).await;
+        }
+        for index in others {
             self.process_ready(index).await;
         }
     }
@@ -267,9 +333,12 @@ impl Stack {
                 .timeout(Duration::from_secs(10))
                 .build()
                 .unwrap(),
+            programs: PathBuf::new(),
             processes: Vec::new(),
             directory: Arc::new(directory),
         };
+        let old = stack.options.old_programs.clone();
+        stack.programs = old.unwrap_or_else(|| from_xtask("HANSARD_TEST_BIN_DIR").into());
         let mut flags: Vec<OsString> = vec![
             "--data-dir".into(),
             stack.data_directory().into(),
@@ -284,10 +353,16 @@ impl Stack {
             std::fs::write(&secret, SECRET).unwrap();
             flags.extend(["--jwt-secret-file".into(), secret.into()]);
         }
-        if stack.options.backend == Backend::Distributed {
-            stack.log_url = stack.add_nats();
-            flags.extend(["--log".into(), stack.log_url.clone().into()]);
-            stack.read_models_url = stack.add_database();
+        if stack.options.backend != Backend::Embedded {
+            (stack.log_url, stack.read_models_url) = match stack.is_cluster() {
+                true => (stack.add_nats_cluster(), stack.add_replica_set()),
+                false => (stack.add_nats(), stack.add_database()),
+            };
+            let log_url = match &stack.options.old_programs {
+                Some(_) => stack.log_url.replace("replicas=3&", ""),
+                None => stack.log_url.clone(),
+            };
+            flags.extend(["--log".into(), log_url.into()]);
             flags.extend(["--read-models".into(), stack.read_models_url.clone().into()]);
             if !stack.options.lazy_sync {
                 flags.push("--require-sync".into());
@@ -341,7 +416,7 @@ impl Stack {
         let ready_url = format!("http://{}/healthz", monitor.address());
         let mut process = self.process("nats", vec![Service::Nats], program, arguments, port);
         process.ready_url = ready_url;
-        process._ports.push(monitor);
+        process.ports.push(monitor);
         self.processes.push(process);
         url
     }
@@ -381,8 +456,8 @@ impl Stack {
         }
         arguments.extend(["--listen".into(), address.clone().into()]);
         arguments.extend_from_slice(flags);
-        let program = PathBuf::from(from_xtask("HANSARD_TEST_BIN_DIR")).join(name);
-        let process = self.process(name, services, program, arguments, port);
+        // That is found when it is started.
+        let process = self.process(name, services, name.into(), arguments, port);
         self.processes.push(process);
         address
     }
@@ -437,10 +512,10 @@ impl Stack {
             program,
             arguments,
             ready_url: format!("http://{}/health/ready", port.address()),
-            port,
+            address: port.address(),
             output: self.directory.path().join(format!("{name}.log")),
             running: None,
-            _ports: Vec::new(),
+            ports: vec![port],
         }
     }
 
@@ -486,7 +561,7 @@ impl Stack {
     /// The stack has no such service.
     #[must_use]
     pub fn address(&self, service: Service) -> String {
-        self.processes[self.index(service)].port.address()
+        self.processes[self.index(service)].address.clone()
     }
 
     /// The directory that `--data-dir` names.
@@ -501,7 +576,7 @@ impl Stack {
     pub fn log_directory(&self) -> PathBuf {
         match self.options.backend {
             Backend::Embedded => self.data_directory(),
-            Backend::Distributed => self.servers_directory().join("nats"),
+            Backend::Distributed | Backend::Cluster => self.servers_directory().join("nats"),
         }
     }
 
@@ -590,9 +665,19 @@ impl Stack {
     /// `hansard` with these arguments and this stack's settings, not started yet.
     #[must_use]
     pub fn operation(&self, arguments: &[&str]) -> Command {
-        let mut command = hansard_command();
+        let mut command = Command::new(self.programs.join("hansard"));
+        without_own_settings(&mut command);
         command.args(arguments).args(&self.flags);
         command
+    }
+
+    /// From now on Hansard's processes are started from the programs that were built, and no longer from
+    /// [`Options::old_programs`].
+    ///
+    /// # Panics
+    /// Nothing says where the programs are.
+    pub fn upgrade(&mut self) {
+        self.programs = from_xtask("HANSARD_TEST_BIN_DIR").into();
     }
 
     /// A client without a token.
@@ -907,9 +992,12 @@ impl Stack {
     /// # Panics
     /// The stack has no such service.
     pub async fn is_ready(&mut self, service: Service) -> bool {
-        if !self.runs(service) || service == Service::Mongod {
-            // A mongod is ready once it runs.
-            return self.runs(service);
+        if !self.runs(service) {
+            return false;
+        }
+        if Service::MONGODS.contains(&service) {
+            // A lone mongod is ready once it runs.
+            return !self.is_cluster() || self.is_in_set(service);
         }
         let answer = self
             .http
@@ -961,21 +1049,29 @@ impl Stack {
 
     async fn spawn_process(&mut self, index: usize) {
         let data = self.servers_directory().join("mongod");
+        let is_lone_mongod =
+            self.processes[index].services == [Service::Mongod] && !self.is_cluster();
         let process = &mut self.processes[index];
-        if process.services == [Service::Mongod] {
+        if is_lone_mongod {
             // Waits until it is ready, and blocks.
             let running = tokio::task::block_in_place(|| {
-                xtask::mongod::start_in(&process.program, &data, &process.output, &process.port)
+                let port = &process.ports[0];
+                xtask::mongod::start_in(&process.program, &data, &process.output, port)
             });
             process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
             return;
         }
-        let mut command = Command::new(&process.program);
+        let is_own = process.services.iter().all(|it| it.is_own());
+        let program = match is_own {
+            true => self.programs.join(&process.program),
+            false => process.program.clone(),
+        };
+        let mut command = Command::new(program);
         command.args(&process.arguments);
         without_own_settings(&mut command);
         command.env("RUST_BACKTRACE", "1");
         if let Some(library) = &self.options.clocks
-            && !matches!(process.services[..], [Service::Nats | Service::Edge])
+            && is_own
         {
             let file = process.clock();
             if !file.exists() {
@@ -993,10 +1089,20 @@ impl Stack {
     }
 
     async fn process_ready(&mut self, index: usize) {
-        let process = &mut self.processes[index];
-        if process.services == [Service::Mongod] {
+        let process = &self.processes[index];
+        if let [service] = process.services[..]
+            && Service::MONGODS.contains(&service)
+        {
+            if self.is_cluster() {
+                let what = format!("{} is ready", process.name);
+                eventually(&what, START, || async {
+                    self.is_in_set(service).then_some(())
+                })
+                .await;
+            }
             return;
         }
+        let process = &mut self.processes[index];
         let what = format!("{} is ready", process.name);
         let running = process.running.as_mut().expect("it was started");
         let http = &self.http;
@@ -1033,6 +1139,7 @@ impl Drop for Stack {
                     unverified: self.unverified,
                     newest: None,
                     http: self.http.clone(),
+                    programs: self.programs.clone(),
                     processes: std::mem::take(&mut self.processes),
                     directory: Arc::clone(&self.directory),
                 });

@@ -15,7 +15,8 @@ use crate::test::exit_code;
 /// How to run.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// `--minutes N`, `--seed S`, `--stack embedded` or `distributed`, `--longest-fault SECONDS`; `--help` lists them.
+    /// `--minutes N`, `--seed S`, `--stack embedded`, `distributed` or `cluster`, `--longest-fault SECONDS`,
+    /// `--upgrade-from DIRECTORY`; `--help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

@@ -9,4 +9,5 @@ pub mod mongod;
 pub mod node;
 pub mod port;
 pub mod process;
+pub mod schemathesis;
 pub mod servers;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod fuzz;
 mod openapi;
 mod project;
 mod runner;
@@ -13,6 +14,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use xtask::chromium;
 use xtask::node::Node;
+use xtask::schemathesis;
 use xtask::servers::{MONGOD, NATS_SERVER, find_nginx};
 
 use crate::project::Project;
@@ -35,6 +37,8 @@ enum Command {
     /// Break everything that can break while clients are at work, and check that no promise was broken.
     #[command(disable_help_flag = true)]
     Chaos(chaos::Options),
+    /// Invent hostile input for every decoder that takes bytes from outside.
+    Fuzz(fuzz::Options),
     /// Write contract/openapi.json from what the code declares.
     Openapi {
         /// Write nothing; fail when the file is not up to date.
@@ -62,6 +66,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Test(options) => test::run(options, &project, &runner),
         Command::Bench(options) => bench::run(options, &project, &runner),
         Command::Chaos(options) => chaos::run(options, &project, &runner),
+        Command::Fuzz(options) => fuzz::run(options, &project, &runner),
         Command::Openapi { check } => openapi::run(*check, &project),
         Command::Servers => {
             let cache = project.servers();
@@ -73,6 +78,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let packages = node.packages(&project.javascript(), &cache)?;
             println!("{}", packages.display());
             println!("{}", chromium::find(&node, &cache)?.display());
+            let schemathesis = schemathesis::find(&project.python_requirements(), &cache)?;
+            println!("{}", schemathesis.display());
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -44,6 +44,11 @@ impl Project {
         self.target.join("servers")
     }
 
+    /// The file that pins the Python packages of the tests.
+    pub fn python_requirements(&self) -> PathBuf {
+        self.root.join("tests/python/requirements.txt")
+    }
+
     /// Where the tests' JavaScript is, with the file that names its packages.
     pub fn javascript(&self) -> PathBuf {
         self.root.join("tests/js")

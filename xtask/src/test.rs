@@ -10,6 +10,7 @@ use xtask::mongod;
 use xtask::node::Node;
 use xtask::port::Port;
 use xtask::process::without_own_settings;
+use xtask::schemathesis;
 use xtask::servers::{EMBEDDED_ONLY_VARIABLE, MONGOD, NATS_SERVER, find_nginx};
 
 use crate::project::{Project, cargo};
@@ -24,8 +25,8 @@ const SOAK_VARIABLES: &str = "HANSARD_SOAK_";
 /// How to test.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Test the embedded (SQLite) stack only; no server is needed or fetched, and JavaScript clients and
-    /// the browser are left out. Without an nginx the four-process layout is left out too.
+    /// Test the embedded (SQLite) stack only; no server is needed or fetched, and JavaScript clients,
+    /// the browser and Schemathesis are left out. Without an nginx the four-process layout is left out too.
     #[arg(long)]
     embedded_only: bool,
     /// What to run instead of everything: names of tests, or options of `cargo nextest run` (of
@@ -65,6 +66,8 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         let node = Node::find(&project.servers())?;
         let packages = node.packages(&project.javascript(), &project.servers())?;
         let chromium = chromium::find(&node, &project.servers())?;
+        let schemathesis = schemathesis::find(&project.python_requirements(), &project.servers())?;
+        environment.push(("HANSARD_TEST_SCHEMATHESIS", schemathesis.into()));
         environment.push(("HANSARD_TEST_NODE", node.program.into()));
         environment.push(("HANSARD_TEST_JS", packages.into()));
         environment.push(("HANSARD_TEST_CHROMIUM", chromium.into()));

@@ -10,7 +10,8 @@ mod http;
 mod verify;
 mod write;
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
 
 use event_log::{Position, Recorded};
 use events::{DataKey, DecodeError, Encoded, Envelope, KeyId, RoomId, Timestamp, UserId};
@@ -98,6 +99,25 @@ struct Proofs {
     hashes: Vec<Hash>,
 }
 
+impl Proofs {
+    /// Whether nothing is in it that no proof needs, and everything where it is put by who writes it.
+    fn is_in_order(&self) -> bool {
+        let mut needed = 0;
+        for index in self.proofs.iter().flat_map(|proof| &proof.hashes) {
+            match index.cmp(&needed) {
+                Ordering::Less => {}
+                Ordering::Equal => needed += 1,
+                Ordering::Greater => return false,
+            }
+        }
+        let different: HashSet<&Hash> = self.hashes.iter().collect();
+        let ascend = |one: &Proof, other: &Proof| one.position < other.position;
+        needed == self.hashes.len()
+            && different.len() == self.hashes.len()
+            && self.proofs.is_sorted_by(ascend)
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Proof {
@@ -139,6 +159,20 @@ fn key_file(keys: &[merkle::VerifyingKey]) -> Option<String> {
     let mut file: String = keys.iter().map(|key| format!("{key}\n")).collect();
     file.push_str(&keys.first()?.to_pem());
     Some(file)
+}
+
+/// A file of JSON, as it is in the archive.
+fn json_file(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// A line of `events.jsonl`, with its end.
+fn line_of(line: &Line) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec(line)?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 fn people_file(people: &People) -> serde_json::Result<Vec<u8>> {

@@ -16,12 +16,16 @@ use sha2::{Digest, Sha256};
 use super::archive::{pack, unpack};
 use super::{
     EVENTS, FILES, FORMAT, KEY, Line, MANIFEST, Manifest, PAGE, PEOPLE, PROOFS, Proofs, README,
-    SOFTWARE, Scope, TEXT_KEYS, TRANSCRIPT, TREE_HEAD, TextKey, Transcripts, key_file, opened,
-    people_file, readme, sealed_with, sha256,
+    SOFTWARE, Scope, TEXT_KEYS, TRANSCRIPT, TREE_HEAD, TextKey, Transcripts, json_file, key_file,
+    line_of, opened, people_file, readme, sealed_with, sha256,
 };
 use crate::people::{People, Person};
 use crate::transcript::Outline;
 use crate::{Bound, Selected};
+
+/// What is said of a file that says what it must, but in other bytes than Hansard writes.
+const WRITTEN_OTHERWISE: &str =
+    "is not as it was written: something was changed beside what it says";
 
 /// What an export was found to be.
 #[derive(Debug, Default, Serialize)]
@@ -124,6 +128,7 @@ pub fn verify_export(
         return Err(UnreadableExport::NotOne(told));
     }
     files.compare_with(&manifest, &mut report);
+    files.compare_with_writing(MANIFEST, &manifest, &mut report);
     files.compare_with_packing(&manifest, archive, &mut report);
     let head = files.tree_head(keys, &mut report)?;
     let events = Events::read(&files, &mut report);
@@ -180,6 +185,14 @@ impl Files {
                     "the manifest names {name:?}, which does not belong"
                 ));
             }
+        }
+    }
+
+    /// Nothing else can be in a file of JSON, also not where a reader of JSON does not look.
+    fn compare_with_writing(&self, name: &str, value: &impl Serialize, report: &mut ExportReport) {
+        let again = json_file(value).ok();
+        if again.as_deref() != self.get(name) {
+            report.differs(format!("{name} {WRITTEN_OTHERWISE}"));
         }
     }
 
@@ -270,9 +283,9 @@ impl Events {
         let mut events = Vec::new();
         let mut last = Position::ZERO;
         let text = files.get(EVENTS).unwrap_or_default();
-        for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        for (index, written) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let number = index + 1;
-            let line: Line = match serde_json::from_slice(line) {
+            let line: Line = match serde_json::from_slice(written) {
                 Ok(line) => line,
                 Err(error) => {
                     report.differs(format!("line {number} of {EVENTS}: {error}"));
@@ -283,6 +296,9 @@ impl Events {
                 report.differs(format!("{}: the bytes are not in base64", line.position));
                 continue;
             };
+            if line_of(&line).ok().as_deref() != Some(written) {
+                report.differs(format!("line {number} of {EVENTS} {WRITTEN_OTHERWISE}"));
+            }
             if line.position <= last {
                 let position = line.position;
                 report.differs(format!(
@@ -313,11 +329,8 @@ impl Events {
         let (from, to) = (bound("from"), bound("to"));
         for (recorded, _) in &self.0 {
             let position = recorded.position;
-            let of_room = matches!(
-                recorded.subject.parse(),
-                Ok(Subject::RoomLifecycle(room) | Subject::RoomTimeline(room) | Subject::RoomHold(room))
-                    if room == manifest.room
-            );
+            let subject = recorded.subject.parse().ok();
+            let of_room = subject.and_then(Subject::room) == Some(manifest.room);
             let is_late_enough = match from {
                 Some(Ok(Bound::Position(from))) => position >= from,
                 Some(Ok(Bound::Time(from))) => recorded.stored_at >= from,
@@ -379,7 +392,12 @@ impl Events {
 
 fn text_keys(files: &Files, report: &mut ExportReport) -> HashMap<Vec<String>, DataKey> {
     let mut keys = HashMap::new();
-    for entry in files.read::<Vec<TextKey>>(TEXT_KEYS, report) {
+    let entries: Vec<TextKey> = files.read(TEXT_KEYS, report);
+    files.compare_with_writing(TEXT_KEYS, &entries, report);
+    if !entries.is_sorted_by(|one, other| one.sealed_with < other.sealed_with) {
+        report.differs(format!("{TEXT_KEYS} does not have each key once, in order"));
+    }
+    for entry in entries {
         let bytes = STANDARD.decode(&entry.key).ok();
         match bytes.and_then(|bytes| bytes.try_into().ok()) {
             Some(bytes) => {
@@ -411,6 +429,12 @@ fn believe(line: &Line, envelope: &mut Envelope, report: &mut ExportReport) {
 fn prove(files: &Files, events: &Events, head: &TreeHead, report: &mut ExportReport) {
     let proofs: Option<Proofs> = files.read(PROOFS, report);
     let Some(proofs) = proofs else { return };
+    files.compare_with_writing(PROOFS, &proofs, report);
+    if !proofs.is_in_order() {
+        report.differs(format!(
+            "{PROOFS} does not have each hash once, in the order in which they are needed"
+        ));
+    }
     if proofs.tree_size != head.size {
         report.differs(format!(
             "{PROOFS} is for a tree of {} events, the tree head has {}",

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use super::archive::pack;
 use super::{
     EVENTS, Exporter, FORMAT, KEY, Line, MANIFEST, Manifest, PAGE, PEOPLE, PROOFS, Proof, README,
-    SOFTWARE, Scope, TEXT_KEYS, TRANSCRIPT, TREE_HEAD, TextKey, Transcripts, key_file, opened,
-    people_file, readme, sealed_with, sha256,
+    SOFTWARE, Scope, TEXT_KEYS, TRANSCRIPT, TREE_HEAD, TextKey, Transcripts, json_file, key_file,
+    line_of, opened, people_file, readme, sealed_with, sha256,
 };
 use crate::document::outline;
 use crate::output::Output;
@@ -379,8 +379,7 @@ impl Writing {
         };
         let selected = Selected { recorded, decoded };
         self.transcripts.event(&selected);
-        serde_json::to_writer(&mut self.events, &line)?;
-        self.events.write_all(b"\n")?;
+        self.events.write_all(&line_of(&line)?)?;
         Ok(self.pass_on_transcripts()?)
     }
 
@@ -443,8 +442,8 @@ impl Writing {
             (README, temporary(readme(&manifest).as_bytes())?),
             (TREE_HEAD, temporary(head.as_bytes())?),
             (EVENTS, written(self.events)?),
-            (PROOFS, temporary(&json(&proofs)?)?),
-            (TEXT_KEYS, temporary(&json(&text_keys)?)?),
+            (PROOFS, temporary(&json_file(&proofs)?)?),
+            (TEXT_KEYS, temporary(&json_file(&text_keys)?)?),
             (PEOPLE, temporary(&people)?),
             (TRANSCRIPT, written(self.text)?),
             (PAGE, written(self.page)?),
@@ -465,7 +464,7 @@ impl Writing {
             file.rewind()?;
             manifest.files.insert((*name).to_owned(), sha256(hasher));
         }
-        files.insert(MANIFEST, temporary(&json(&manifest)?)?);
+        files.insert(MANIFEST, temporary(&json_file(&manifest)?)?);
         let mut archive = BufWriter::new(tempfile::tempfile()?);
         pack(&mut files, manifest.exported_at, &mut archive)?;
         Ok(written(archive)?)
@@ -477,12 +476,6 @@ fn written(file: BufWriter<File>) -> std::io::Result<File> {
     let mut file = file.into_inner().map_err(|error| error.into_error())?;
     file.rewind()?;
     Ok(file)
-}
-
-fn json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    let mut json = serde_json::to_vec_pretty(value)?;
-    json.push(b'\n');
-    Ok(json)
 }
 
 /// A file without a name that holds this, to be read from its beginning.

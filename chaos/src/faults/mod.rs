@@ -1,6 +1,7 @@
 //! What is done to a stack while clients are at work.
 
 pub mod clock;
+mod cluster;
 pub mod disk;
 pub mod proxy;
 pub mod schedule;
@@ -8,8 +9,9 @@ mod victims;
 
 use std::fmt;
 
-use hansard_tests::Service;
+use hansard_tests::{Member, Service};
 
+pub use cluster::Harm;
 pub use victims::Victims;
 
 use crate::faults::proxy::Weather;
@@ -44,6 +46,14 @@ pub enum Fault {
     FullDisk,
     /// No fault, but what operators do at the worst of times: the read models are made anew.
     Rebuild,
+    /// Whoever is this member of a cluster when it begins is harmed.
+    Member(Member, Harm),
+    /// No fault either: every server is restarted, one after the other.
+    RollServers,
+    /// No fault either: every process of Hansard's own is restarted, one after the other.
+    RollHansard,
+    /// The same, from programs of an older Hansard to those that were built.
+    Upgrade,
 }
 
 impl Fault {
@@ -62,12 +72,22 @@ impl Fault {
             Self::ClockJump(service, _) => format!("move the clock of {service:?}"),
             Self::FullDisk => "fill the disk".to_owned(),
             Self::Rebuild => "rebuild".to_owned(),
+            Self::Member(member, Harm::Trouble(trouble)) => {
+                format!("{trouble:?} of the host of {member:?}")
+            }
+            Self::Member(member, harm) => format!("{harm:?} {member:?}"),
+            Self::RollServers => "restart all servers in turn".to_owned(),
+            Self::RollHansard => "restart Hansard's processes in turn".to_owned(),
+            Self::Upgrade => "upgrade Hansard's processes in turn".to_owned(),
         }
     }
 
     /// Whether both can't go wrong at the same time, since they are about the same thing.
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {
+        if self.takes_turns() || other.takes_turns() {
+            return true;
+        }
         match (self.victim(), other.victim()) {
             (Some(one), Some(another)) => one == another,
             _ => {
@@ -79,6 +99,11 @@ impl Fault {
                     || self.kind() == other.kind()
             }
         }
+    }
+
+    /// Whether it restarts one process after the other, and waits for each.
+    pub(crate) fn takes_turns(&self) -> bool {
+        matches!(self, Self::RollServers | Self::RollHansard | Self::Upgrade)
     }
 
     fn victim(&self) -> Option<Service> {

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use hansard_tests::Service;
+use hansard_tests::{Member, Service, Trouble};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::faults::proxy::Weather;
-use crate::faults::{Fault, Link};
+use crate::faults::{Fault, Harm, Link};
 
 /// How far clocks jump at most, in seconds, either way. Less than tokens of the run are valid.
 const FURTHEST_JUMP: i64 = 3600;
@@ -29,6 +29,15 @@ pub struct Menu {
     pub clocks: bool,
     /// Whether the disk can be filled.
     pub disk: bool,
+    /// What a cluster adds; `None` where there is none.
+    pub cluster: Option<Cluster>,
+}
+
+/// What else can go wrong with a cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Whether its hosts are on a network of their own, which can be troubled.
+    pub network: bool,
 }
 
 /// A fault, and when it begins and ends, since the beginning of its round.
@@ -81,6 +90,8 @@ impl Schedule {
             let most = self.random.random_range(2..=MOST_AT_ONCE);
             let mut all = self.every_fault();
             all.shuffle(&mut self.random);
+            // What takes turns goes with nothing.
+            all.retain(|it| !it.takes_turns());
             for fault in all {
                 let fits = faults.iter().all(|it: &Fault| !it.excludes(&fault));
                 if fits && faults.len() < most {
@@ -116,7 +127,18 @@ impl Schedule {
         let mut order = self.menu.services.clone();
         order.shuffle(&mut self.random);
         all.push(Fault::PowerCut(order));
-        for service in &self.menu.services {
+        // A cluster's servers are chosen by what they do, and of Hansard's own one has to stand for all.
+        let single: Vec<Service> = match self.menu.cluster {
+            None => self.menu.services.clone(),
+            Some(_) => self
+                .menu
+                .own
+                .choose(&mut self.random)
+                .copied()
+                .into_iter()
+                .collect(),
+        };
+        for service in &single {
             all.extend([
                 Fault::Kill(*service),
                 Fault::Terminate(*service),
@@ -140,11 +162,44 @@ impl Schedule {
         if self.menu.disk {
             all.push(Fault::FullDisk);
         }
+        if let Some(cluster) = &self.menu.cluster {
+            all.extend([Fault::RollServers, Fault::RollHansard]);
+            all.extend(cluster.harms());
+        }
         all
     }
 }
 
+impl Cluster {
+    /// What can happen to each member. Whoever leads suffers everything.
+    fn harms(&self) -> impl Iterator<Item = Fault> {
+        let troubles = move |member| match (self.network, member) {
+            (false, _) => &[][..],
+            (true, Member::LogLeader | Member::Primary) => &Trouble::ALL[..],
+            (true, Member::LogFollower | Member::Secondary) => &Trouble::ALL[..1],
+        };
+        Member::ALL.into_iter().flat_map(move |member| {
+            let troubles = troubles(member).iter().map(|it| Harm::Trouble(*it));
+            let harms = [Harm::Kill, Harm::Pause].into_iter().chain(troubles);
+            harms.map(move |harm| Fault::Member(member, harm))
+        })
+    }
+}
+
 impl Round {
+    /// A fault alone, at once and for so long.
+    #[must_use]
+    pub fn single(fault: Fault, lasts: Duration) -> Self {
+        let after = Duration::ZERO;
+        Self {
+            faults: vec![Planned {
+                fault,
+                after,
+                lasts,
+            }],
+        }
+    }
+
     /// When what begins and ends, in this order: `true` with what begins.
     #[must_use]
     pub fn turns(&self) -> Vec<(Duration, bool, &Fault)> {
@@ -182,48 +237,57 @@ mod tests {
 
     use super::*;
 
-    fn schedule(seed: u64) -> Schedule {
+    fn schedule(seed: u64, cluster: Option<Cluster>) -> Schedule {
         let menu = Menu {
             services: vec![Service::Nats, Service::CommandApi, Service::Projector],
             own: vec![Service::CommandApi, Service::Projector],
             links: vec![Link::Clients, Link::Log],
             clocks: true,
             disk: true,
+            cluster,
         };
         Schedule::new(menu, StdRng::seed_from_u64(seed), Duration::from_secs(8))
     }
 
-    fn rounds(seed: u64) -> Vec<Round> {
-        let mut schedule = schedule(seed);
-        (0..60).map(|_| schedule.next_round()).collect()
+    fn rounds(mut schedule: Schedule) -> Vec<Round> {
+        (0..100).map(|_| schedule.next_round()).collect()
     }
 
     #[test]
     fn a_seed_always_gives_the_same() {
+        let rounds = |seed| rounds(schedule(seed, None));
         assert_eq!(rounds(7), rounds(7));
         assert_ne!(rounds(7), rounds(8));
     }
 
     #[test]
     fn every_fault_comes_singly_and_mixed_ones_never_exclude_each_other() {
-        let mut schedule = schedule(7);
-        let mut missing: Vec<String> = schedule.every_fault().iter().map(Fault::kind).collect();
-        let all = missing.len();
-        for (number, round) in rounds(7).iter().enumerate() {
-            if let [single] = &round.faults[..] {
-                missing.retain(|it| *it != single.fault.kind());
-            } else {
-                assert!((2..=MOST_AT_ONCE).contains(&round.faults.len()), "{round}");
-            }
-            if number == 2 * all {
-                assert!(missing.is_empty(), "{missing:?}");
-            }
-            for (index, one) in round.faults.iter().enumerate() {
-                for other in &round.faults[index + 1..] {
-                    assert!(!one.fault.excludes(&other.fault), "{round}");
+        for cluster in [None, Some(Cluster { network: true })] {
+            let mut all = schedule(7, cluster.clone());
+            // Which of Hansard's own stands for all is left to chance.
+            let of_own = |fault: &Fault| {
+                cluster.is_some()
+                    && matches!(
+                        fault,
+                        Fault::Kill(_) | Fault::Terminate(_) | Fault::Pause(_)
+                    )
+            };
+            let mut missing: Vec<Fault> = all.every_fault();
+            missing.retain(|it| !of_own(it));
+            let mut missing: Vec<String> = missing.iter().map(Fault::kind).collect();
+            for round in rounds(schedule(7, cluster.clone())) {
+                if let [single] = &round.faults[..] {
+                    missing.retain(|it| *it != single.fault.kind());
+                } else {
+                    assert!((2..=MOST_AT_ONCE).contains(&round.faults.len()), "{round}");
+                }
+                for (index, one) in round.faults.iter().enumerate() {
+                    for other in &round.faults[index + 1..] {
+                        assert!(!one.fault.excludes(&other.fault), "{round}");
+                    }
                 }
             }
+            assert!(missing.is_empty(), "{missing:?}");
         }
-        assert!(missing.is_empty(), "{missing:?}");
     }
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hansard_tests::{Service, Stack};
+use hansard_tests::{Member, Service, Stack};
 use nix::sys::signal::Signal;
 use xtask::process::Supervised;
 
 use crate::faults::disk::SmallDisk;
 use crate::faults::proxy::{Proxy, Weather};
-use crate::faults::{Fault, Link};
+use crate::faults::{Fault, Harm, Link};
 
 /// How long a rebuild may take to end, once everything runs.
 const REBUILD: Duration = Duration::from_secs(180);
@@ -24,6 +24,8 @@ pub struct Victims {
     pub proxies: BTreeMap<Link, Proxy>,
     /// The file system of the data directory, where it is one that can be filled.
     pub disk: Option<SmallDisk>,
+    /// Which server a harm that was done to a member of a cluster has hit.
+    pub(super) harmed: Vec<(Member, Harm, Service)>,
     rebuilds: Vec<Supervised>,
     /// Where what rebuilds print is written.
     rebuild_output: PathBuf,
@@ -44,6 +46,7 @@ impl Victims {
             stack,
             proxies,
             disk,
+            harmed: Vec::new(),
             rebuilds: Vec::new(),
             rebuild_output,
             ended: Vec::new(),
@@ -80,6 +83,13 @@ impl Victims {
                 self.rebuilds
                     .push(Supervised::start(command, &self.rebuild_output)?);
             }
+            Fault::Member(member, harm) => self.harm(*member, *harm).await,
+            Fault::RollServers => self.roll(Service::is_server).await,
+            Fault::RollHansard => self.roll(Service::is_own).await,
+            Fault::Upgrade => {
+                self.stack.upgrade();
+                self.roll(Service::is_own).await;
+            }
         }
         Ok(())
     }
@@ -101,8 +111,9 @@ impl Victims {
                     disk.clear();
                 }
             }
-            // It ends by itself.
-            Fault::Rebuild => {}
+            Fault::Member(member, harm) => self.heal(*member, *harm).await,
+            // They end by themselves.
+            Fault::Rebuild | Fault::RollServers | Fault::RollHansard | Fault::Upgrade => {}
         }
     }
 

@@ -112,6 +112,7 @@ impl Model {
                         room: event.room_id,
                         author: event.author,
                         versions: vec![VersionRow {
+                            position: *position,
                             text: event.message_text.clone(),
                             at: envelope.at,
                         }],
@@ -141,6 +142,7 @@ impl Model {
                         .unwrap()
                         .versions
                         .push(VersionRow {
+                            position: *position,
                             text: event.message_text.clone(),
                             at: envelope.at,
                         });
@@ -264,6 +266,16 @@ impl Model {
             Some((*id, older.last()?))
         });
         found.take(limit as usize).collect()
+    }
+
+    pub fn oldest_unexpired(&self, id: RoomId) -> Option<Timestamp> {
+        let room = self.rooms.get(&id)?;
+        if room.deletion.is_some() {
+            return None;
+        }
+        let mut messages = self.messages_of(id).into_iter();
+        let oldest = messages.find(|message| Some(*message) > room.expired)?;
+        Some(self.messages[&oldest].versions[0].at)
     }
 
     fn message(&self, id: MessageId) -> MessageRow {

@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long)]
     upgrade_from: Option<PathBuf>,
     /// Cut the power instead of anything else: on a disk that forgets what was not synced. Takes root.
-    #[arg(long, conflicts_with_all = ["minutes", "longest_fault"])]
+    #[arg(long, conflicts_with_all = ["minutes", "longest_fault", "overload", "upgrade_from"])]
     power: bool,
     /// With --power, how often on each log.
     #[arg(long, default_value_t = 10, requires = "power")]

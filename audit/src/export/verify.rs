@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 use super::archive::{pack, unpack};
 use super::{
     EVENTS, FILES, FORMAT, KEY, Line, MANIFEST, Manifest, PAGE, PEOPLE, PROOFS, Proofs, README,
-    SOFTWARE, Scope, TEXT_KEYS, TRANSCRIPT, TREE_HEAD, TextKey, Transcripts, json_file, key_file, line_of, opened,
-    people_file, readme, sealed_with, sha256,
+    SOFTWARE, Scope, TEXT_KEYS, TRANSCRIPT, TREE_HEAD, TextKey, Transcripts, json_file, key_file,
+    line_of, opened, people_file, readme, sealed_with, sha256,
 };
 use crate::people::{People, Person};
 use crate::transcript::Outline;

@@ -15,7 +15,6 @@ use keys::Record;
 use merkle::{Hash, VerifyingKey, index_of};
 use notary::{ProveError, Proven};
 use read_models::TreeStore;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;

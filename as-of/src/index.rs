@@ -25,12 +25,38 @@ pub(crate) struct Index {
     posted: Vec<Posted>,
     /// Up to where the viewer has read.
     read: Position,
+    /// The last message whose text has expired by now, be it after the moment.
+    pub(crate) expired: Option<MessageId>,
     keys: HashSet<Uuid>,
     /// Events whose idempotency key is that of an earlier one.
     void: HashSet<Position>,
 }
 
 impl Index {
+    /// Folds an event of the room that came after the moment. All that matters of it is what it let go: what is
+    /// gone is not brought back.
+    pub(crate) fn later(&mut self, position: Position, envelope: &Envelope) {
+        if self.is_first_with_its_key(position, envelope)
+            && let Event::MessageExpired(event) = &envelope.event
+        {
+            self.expire(position, event.up_to);
+        }
+    }
+
+    fn expire(&mut self, position: Position, up_to: MessageId) {
+        // Nothing at or after the event itself can have expired.
+        let up_to = MessageId::at(read_up_to(position, Some(up_to)));
+        self.expired = self.expired.max(Some(up_to));
+    }
+
+    fn is_first_with_its_key(&mut self, position: Position, envelope: &Envelope) -> bool {
+        let is_first = envelope.key.is_none() || self.keys.insert(envelope.deduplication_id());
+        if !is_first {
+            self.void.insert(position);
+        }
+        is_first
+    }
+
     /// Folds the next event of the room. `viewer` is whoever has unread messages.
     pub(crate) fn event(
         &mut self,
@@ -38,8 +64,7 @@ impl Index {
         envelope: &Envelope,
         viewer: Option<UserId>,
     ) {
-        if envelope.key.is_some() && !self.keys.insert(envelope.deduplication_id()) {
-            self.void.insert(position);
+        if !self.is_first_with_its_key(position, envelope) {
             return;
         }
         match &envelope.event {
@@ -78,8 +103,8 @@ impl Index {
                     self.read = self.read.max(read_up_to(position, event.up_to));
                 }
             }
+            Event::MessageExpired(event) => self.expire(position, event.up_to),
             Event::MessageEdited(_)
-            | Event::MessageExpired(_)
             | Event::RoomHeld(_)
             | Event::RoomReleased(_)
             | Event::UserCreated(_)

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use event_log::{Filter, LogError, Position, Recorded};
-use events::{Event, MessageId, RoomId, UserId};
+use events::{Envelope, Event, MessageId, RoomId, UserId};
 use futures::{Stream, TryStreamExt, future};
 use keys::Record;
 use read_models::{MessageRow, Page, RecentRow, RoomRow, UserRow};
@@ -65,10 +65,11 @@ impl AsOf {
     /// [`LogError`].
     pub async fn room(&self, id: RoomId) -> Result<Option<PastRoom<'_>>, LogError> {
         let mut index = Index::default();
-        let mut events = self.events(Filter::Room(id), Position::ZERO).await?;
+        let filter = Filter::Room(id);
+        let mut events = self.record.log.read(filter, Position::ZERO).await?;
         while let Some(recorded) = events.try_next().await? {
             if let Ok(envelope) = self.record.outline(&recorded) {
-                index.event(recorded.position, &envelope, None);
+                self.fold(&mut index, &recorded, &envelope, None);
             }
         }
         let row = index.room.clone();
@@ -144,13 +145,13 @@ impl AsOf {
     ) -> Result<Vec<WithNewest>, LogError> {
         let mut indexes: HashMap<RoomId, Index> = HashMap::new();
         let filter = Filter::Rooms(rooms.into());
-        let mut events = self.events(filter, Position::ZERO).await?;
+        let mut events = self.record.log.read(filter, Position::ZERO).await?;
         while let Some(recorded) = events.try_next().await? {
             if let Ok(envelope) = self.record.outline(&recorded)
                 && let Some(room) = envelope.event.room()
             {
                 let index = indexes.entry(room).or_default();
-                index.event(recorded.position, &envelope, Some(user));
+                self.fold(index, &recorded, &envelope, Some(user));
             }
         }
         let indexes = indexes.into_values().filter_map(|mut index| {
@@ -166,6 +167,20 @@ impl AsOf {
             })
         });
         Ok(indexes.collect())
+    }
+
+    /// Folds an event that came before the moment or after it.
+    fn fold(
+        &self,
+        index: &mut Index,
+        recorded: &Recorded,
+        envelope: &Envelope,
+        viewer: Option<UserId>,
+    ) {
+        match recorded.position <= self.moment.position {
+            true => index.event(recorded.position, envelope, viewer),
+            false => index.later(recorded.position, envelope),
+        }
     }
 
     /// The messages `wanted`, in ascending order and of these rooms, as they were.

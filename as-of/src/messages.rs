@@ -13,7 +13,7 @@ pub(crate) struct Messages<'a> {
     wanted: BTreeSet<MessageId>,
     rooms: &'a HashMap<RoomId, &'a Index>,
     found: BTreeMap<MessageId, Message>,
-    /// How far the texts of each room have expired.
+    /// How far the texts of each room had expired.
     expired: HashMap<RoomId, MessageId>,
     /// Up to where each reader has read in each room.
     read: HashMap<(RoomId, UserId), Position>,
@@ -41,13 +41,16 @@ impl<'a> Messages<'a> {
         }
     }
 
-    /// Whether the event's text is one of theirs.
+    /// Whether the event's text is one of theirs, and has not expired.
     pub(crate) fn needs_text_of(&self, position: Position, outline: &Envelope) -> bool {
-        match &outline.event {
-            Event::MessagePosted(_) => self.wanted.contains(&MessageId::at(position)),
-            Event::MessageEdited(event) => self.found.contains_key(&event.message_id),
-            _ => false,
-        }
+        let id = match &outline.event {
+            Event::MessagePosted(_) => MessageId::at(position),
+            Event::MessageEdited(event) => event.message_id,
+            _ => return false,
+        };
+        let room = self.room_of(outline);
+        let expired = room.and_then(|(_, index)| index.expired);
+        self.wanted.contains(&id) && expired < Some(id)
     }
 
     /// Folds the next event of the rooms.
@@ -154,10 +157,11 @@ impl<'a> Messages<'a> {
     }
 
     /// The messages. `erased` are those of the authors who have been erased by now, be it after the moment:
-    /// what is gone is not brought back.
+    /// what is gone is not brought back, and neither is what has expired since.
     pub(crate) fn into_rows(self, erased: &HashSet<UserId>) -> HashMap<MessageId, MessageRow> {
         let rows = self.found.into_iter().map(|(id, message)| {
-            let expired = self.expired.get(&message.room).copied();
+            let expired = self.rooms.get(&message.room);
+            let expired = expired.and_then(|index| index.expired);
             let is_erased = erased.contains(&message.author);
             let has_expired = expired.is_some_and(|up_to| id <= up_to);
             let text = message.text.filter(|_| !is_erased && !has_expired);

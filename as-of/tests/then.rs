@@ -12,12 +12,14 @@ use as_of::{AsOf, BeyondTheEnd, Moment};
 use audit::Bound;
 use event_log::testing::NatsServer;
 use event_log::{Expect, Filter, JetStreamLog, LogUrl, Position, SqliteLog};
-use events::{Envelope, Event, KeyId, MessageId, Timestamp, UserErased, UserType};
+use events::{Envelope, Event, KeyId, MessageId, RoomId, Timestamp, UserErased, UserType};
 use futures::TryStreamExt;
 use keys::{Keyring, Record};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use read_models::{Batch, Entry, Fence, Left, Page, PageStart, Projection, SqliteReadModels};
+use read_models::{
+    Batch, Entry, Fence, Left, MessageRow, Page, PageStart, Projection, SqliteReadModels,
+};
 use tokio::runtime::Runtime;
 
 use history::{History, USERS, edited, expired, posted, room, user};
@@ -113,7 +115,20 @@ const ALL: Page = Page {
 };
 
 /// Compares every answer as of `position` with that of read models that have come so far.
-async fn compare(log: &TestLog, read_models: &dyn Projection, position: Position) {
+async fn compare(
+    log: &TestLog,
+    read_models: &dyn Projection,
+    position: Position,
+    expired: &HashMap<RoomId, MessageId>,
+) {
+    // What has expired since is not brought back.
+    let gone = |mut row: MessageRow| {
+        if row.left == Left::Text && expired.get(&row.room) >= Some(&row.id) {
+            row.left = Left::Expired;
+            row.text = String::new();
+        }
+        row
+    };
     let then = log.at(&position.to_string()).await;
     let middle = MessageId::at(Position::new(position.get() / 2));
     let pages = [
@@ -130,7 +145,13 @@ async fn compare(log: &TestLog, read_models: &dyn Projection, position: Position
         for page in pages {
             assert_eq!(
                 past.conversation(page).await.unwrap(),
-                read_models.conversation(id, page).await.unwrap(),
+                read_models
+                    .conversation(id, page)
+                    .await
+                    .unwrap()
+                    .into_iter()
+                    .map(gone)
+                    .collect::<Vec<_>>(),
                 "{id} as of {position}, {page:?}"
             );
         }
@@ -143,9 +164,13 @@ async fn compare(log: &TestLog, read_models: &dyn Projection, position: Position
     assert_eq!(users, expected, "as of {position}");
     for id in &ids {
         for page in pages {
+            let mut expected_recent = read_models.recent(*id, page).await.unwrap();
+            for row in &mut expected_recent {
+                row.message = gone(row.message.clone());
+            }
             assert_eq!(
                 then.recent(*id, page).await.unwrap(),
-                read_models.recent(*id, page).await.unwrap(),
+                expected_recent,
                 "{id} as of {position}, {page:?}"
             );
         }
@@ -159,9 +184,11 @@ async fn compare_all(log: &TestLog, history: &History) {
         .await
         .unwrap();
     read_models.prepare().await.unwrap();
-    compare(log, &read_models, Position::ZERO).await;
+    let entries = log.entries().await;
+    let expired = expired_by_the_end(&entries);
+    compare(log, &read_models, Position::ZERO, &expired).await;
     let incarnation = log.record.log.tail().await.unwrap().incarnation;
-    for entry in log.entries().await {
+    for entry in entries {
         let up_to = entry.position;
         let batch = Batch {
             incarnation: incarnation.clone(),
@@ -170,8 +197,23 @@ async fn compare_all(log: &TestLog, history: &History) {
             fence: Fence::default(),
         };
         read_models.apply(&batch).await.unwrap();
-        compare(log, &read_models, up_to).await;
+        compare(log, &read_models, up_to, &expired).await;
     }
+}
+
+/// The last message of each room whose text has expired by the end.
+fn expired_by_the_end(entries: &[Entry]) -> HashMap<RoomId, MessageId> {
+    let mut expired = HashMap::new();
+    for Entry { position, envelope } in entries {
+        if let Event::MessageExpired(event) = &envelope.event {
+            let before = MessageId::at(Position::new(position.get() - 1));
+            let bound = expired
+                .entry(event.room_id)
+                .or_insert(event.up_to.min(before));
+            *bound = event.up_to.min(before).max(*bound);
+        }
+    }
+    expired
 }
 
 /// Random histories of up to `length` events, so many of them, each on a log of its own. What is erased is gone
@@ -233,6 +275,46 @@ async fn edits_of_what_is_gone_and_rooms_deleted_before_stay_void() {
     history.initiate(0, 0);
     history.post(room(0, 0), 0, "to nobody");
     compare_all(&log, &history).await;
+}
+
+#[tokio::test]
+async fn what_has_expired_since_is_not_brought_back() {
+    let log = TestLog::sqlite().await.unwrap();
+    let mut history = small();
+    let expires = history.post(room(0, 0), 0, "expires");
+    history.push(
+        0,
+        Some(0),
+        None,
+        edited(room(0, 0), expires, 0, "otherwise"),
+    );
+    history.post(room(0, 0), 1, "stays");
+    log.append(&history).await;
+    let texts = async || {
+        let then = log.at("6").await;
+        let past = then.room(room(0, 0)).await.unwrap().unwrap();
+        let rows = past.conversation(ALL).await.unwrap();
+        let rows = rows.into_iter().map(|row| (row.text, row.left));
+        let recent = then.recent(user(1), ALL).await.unwrap();
+        let newest = recent.into_iter().map(|row| row.message.left);
+        (rows.collect::<Vec<_>>(), newest.collect::<Vec<_>>())
+    };
+    let said = |text: &str| (text.to_owned(), Left::Text);
+    let gone = || (String::new(), Left::Expired);
+    let before = texts().await;
+    let all = vec![said("otherwise"), said("stays")];
+    assert_eq!(before, (all, vec![Left::Text]));
+
+    // The event alone: the key of the month is there for as long as something of it has not expired.
+    for (up_to, left, newest) in [
+        (4, vec![gone(), said("stays")], Left::Text),
+        (6, vec![gone(), gone()], Left::Expired),
+    ] {
+        let up_to = MessageId::at(Position::new(up_to));
+        let expired = Envelope::new(expired(room(0, 0), up_to), None, None);
+        log.record.append(&expired, Expect::Any).await.unwrap();
+        assert_eq!(texts().await, (left, vec![newest]));
+    }
 }
 
 #[tokio::test]

@@ -397,10 +397,6 @@ fn style_of(format: Format) -> Option<&'static dyn Style> {
 
 /// The room whose history an event stands in, whether it can be decoded or not.
 fn room_of(selected: &Selected) -> Option<RoomId> {
-    match selected.recorded.subject.parse() {
-        Ok(
-            Subject::RoomLifecycle(room) | Subject::RoomTimeline(room) | Subject::RoomHold(room),
-        ) => Some(room),
-        Ok(Subject::User(_) | Subject::Audit) | Err(_) => None,
-    }
+    let subject: Subject = selected.recorded.subject.parse().ok()?;
+    subject.room()
 }

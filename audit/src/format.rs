@@ -131,9 +131,17 @@ fn write_text(selected: &Selected, buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(line.as_bytes());
 }
 
-/// A text, quoted; one that is gone for ever is not.
+/// A name, quoted; one that is gone for ever is not.
+fn name(name: Option<&String>) -> String {
+    name.map_or_else(|| "[erased]".to_owned(), |name| format!("{name:?}"))
+}
+
+/// A message's text, quoted; one that is gone for ever is not.
 fn text(text: Option<&String>) -> String {
-    text.map_or_else(|| "[erased]".to_owned(), |text| format!("{text:?}"))
+    text.map_or_else(
+        || "[erased or expired]".to_owned(),
+        |text| format!("{text:?}"),
+    )
 }
 
 /// What happened, on one line. Names and texts are quoted in Rust's debug format, which escapes quotes and
@@ -146,8 +154,8 @@ pub(crate) fn happened(envelope: &Envelope) -> String {
                 "created the {} user {}: {} {}",
                 event.user_type,
                 event.user_id,
-                text(names.map(|names| &names.first_name)),
-                text(names.map(|names| &names.last_name))
+                name(names.map(|names| &names.first_name)),
+                name(names.map(|names| &names.last_name))
             )
         }
         Event::UserErased(event) => {

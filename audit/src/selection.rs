@@ -1,12 +1,17 @@
 //! The events of the log that a filter selects, one at a time.
 
+use std::collections::HashMap;
+
 use event_log::{Events, LogError, Position, Recorded};
-use events::{DecodeError, Envelope, Event, PostedMessage, Subject, UserId};
+use events::{DecodeError, Envelope, Event, MessageId, PostedMessage, RoomId, Subject, UserId};
 use futures::StreamExt;
 use keys::Record;
 
 use crate::ReplayFilter;
 use crate::filter::concerns;
+
+/// Of how many rooms it is remembered up to where their texts have expired.
+const REMEMBERED: usize = 10_000;
 
 /// An event of the replay.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub struct Selection {
     up_to: Position,
     position: Position,
     unattributed: u64,
+    /// The last message of each room whose text has expired, as far as that has been looked up.
+    expired: HashMap<RoomId, Option<MessageId>>,
 }
 
 impl Selection {
@@ -56,6 +63,7 @@ impl Selection {
             first: None,
             up_to,
             unattributed: 0,
+            expired: HashMap::new(),
         };
         // So that a log that can't be read is known before anything is answered.
         selection.first = selection.read().await?;
@@ -107,7 +115,10 @@ impl Selection {
         if !self.filter.times_match(&recorded) {
             return Ok(Some(Step::Passed));
         }
-        let decoded = self.record.decode(&recorded).await?;
+        let mut decoded = self.record.decode(&recorded).await?;
+        if let Ok(envelope) = &mut decoded {
+            self.take_out_expired(recorded.position, envelope).await?;
+        }
         match self.filter.type_matches(&decoded) {
             Some(true) => {}
             Some(false) => return Ok(Some(Step::Passed)),
@@ -152,6 +163,49 @@ impl Selection {
             }
         };
         events.next().await.transpose()
+    }
+
+    /// Takes the text out of an event if it has expired by now: the key may be there still.
+    async fn take_out_expired(
+        &mut self,
+        position: Position,
+        envelope: &mut Envelope,
+    ) -> Result<(), LogError> {
+        let (room, message, text) = match &mut envelope.event {
+            Event::MessagePosted(event) => {
+                let message = MessageId::at(position);
+                (event.room_id, message, &mut event.message_text)
+            }
+            Event::MessageEdited(event) => {
+                (event.room_id, event.message_id, &mut event.message_text)
+            }
+            _ => return Ok(()),
+        };
+        if text.is_some() && self.expired(room).await? >= Some(message) {
+            *text = None;
+        }
+        Ok(())
+    }
+
+    /// The last message of the room whose text has expired.
+    async fn expired(&mut self, room: RoomId) -> Result<Option<MessageId>, LogError> {
+        if let Some(known) = self.expired.get(&room) {
+            return Ok(*known);
+        }
+        let last = self
+            .record
+            .log
+            .last_of(Subject::RoomRetention(room))
+            .await?;
+        let expired = last.and_then(|last| match self.record.outline(&last).ok()?.event {
+            Event::MessageExpired(event) => Some(event.up_to),
+            _ => None,
+        });
+        if self.expired.len() >= REMEMBERED {
+            self.expired.clear();
+        }
+        self.expired.insert(room, expired);
+        Ok(expired)
     }
 
     async fn is_about(

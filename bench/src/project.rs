@@ -33,6 +33,7 @@ pub async fn project(record: Record, catalogue: Arc<dyn Catalogue>) -> anyhow::R
             status: Status::default(),
             drain: Duration::ZERO,
             grace: projector::GRACE,
+            retention: None,
         },
         shutdown.clone(),
     ));

@@ -181,7 +181,9 @@ impl Options {
                 let last = self.commands.record.log.last_of(subject).await?;
                 last.map(|last| last.position)
             }
-            Some(Subject::RoomTimeline(_) | Subject::Audit) | None => None,
+            Some(Subject::RoomTimeline(_) | Subject::RoomRetention(_) | Subject::Audit) | None => {
+                None
+            }
         })
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use commands::Commands;
 use contract::Limits;
+use platform::admission::admit;
 use platform::auth::Auth;
 use platform::config::AuthMode;
 use read_models::{Progress, ReadModels};
@@ -38,6 +39,8 @@ pub struct Options {
     pub auth: Auth,
     /// How much a request may carry.
     pub limits: Limits,
+    /// How many commands are worked on at a time.
+    pub max_requests: usize,
 }
 
 /// The write side's routes.
@@ -59,5 +62,5 @@ pub fn routes(options: Options) -> OpenApiRouter {
     if open {
         router = router.routes(routes!(users::login));
     }
-    router.with_state(Arc::new(options))
+    admit(router, options.max_requests).with_state(Arc::new(options))
 }

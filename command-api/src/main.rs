@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             read_models,
             auth,
             limits: context.config.limits(),
+            max_requests: context.config.max_requests,
         });
         context.serve(listener, routes, contract::OPENAPI).await
     })

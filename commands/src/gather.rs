@@ -66,6 +66,9 @@ impl Commands {
             | Command::ExpireMessages { room, .. } => {
                 state.insert_room(self.directory.room(*room).await?);
                 self.gather_hold(&mut state, *room).await?;
+                if let Command::ExpireMessages { .. } = command {
+                    self.gather_expiry(&mut state, *room).await?;
+                }
             }
         }
         Ok(state)
@@ -83,11 +86,35 @@ impl Commands {
     }
 
     /// Whether the room is under legal hold.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn is_held(&self, room: RoomId) -> Result<bool, LogError> {
+        let mut state = State::default();
+        self.gather_hold(&mut state, room).await?;
+        Ok(state.is_held(room))
+    }
+
+    /// The room's legal holds.
     async fn gather_hold(&self, state: &mut State, room: RoomId) -> Result<(), LogError> {
         match self.record.log.last_of(Subject::RoomHold(room)).await? {
             Some(last) => self.apply_hold(state, &last).await,
             None => Ok(()),
         }
+    }
+
+    /// Up to where the room's texts have expired.
+    async fn gather_expiry(&self, state: &mut State, room: RoomId) -> Result<(), LogError> {
+        if let Some(last) = self
+            .record
+            .log
+            .last_of(Subject::RoomRetention(room))
+            .await?
+            && let Ok(envelope) = self.record.decode(&last).await?
+        {
+            state.apply_expiry(&envelope.event);
+        }
+        Ok(())
     }
 
     /// Which rooms are under legal hold: few ever are.
@@ -105,7 +132,7 @@ impl Commands {
 
     async fn apply_hold(&self, state: &mut State, recorded: &Recorded) -> Result<(), LogError> {
         if let Ok(envelope) = self.record.decode(recorded).await? {
-            state.apply_hold(&envelope.event);
+            state.apply_hold(recorded.position, &envelope.event);
         }
         Ok(())
     }

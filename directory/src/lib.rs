@@ -356,7 +356,13 @@ impl Directory {
         match recorded.subject.parse() {
             Ok(Subject::User(user)) => self.inner.users.invalidate(&user),
             Ok(Subject::RoomLifecycle(room)) => self.inner.rooms.invalidate(&room),
-            Ok(Subject::RoomTimeline(_) | Subject::RoomHold(_) | Subject::Audit) | Err(_) => {}
+            Ok(
+                Subject::RoomTimeline(_)
+                | Subject::RoomHold(_)
+                | Subject::RoomRetention(_)
+                | Subject::Audit,
+            )
+            | Err(_) => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The log is an append-only sequence of events, each at a [`Position`], in one total order. This crate
 //! moves bytes: what an event means is the business of [`events`].
 
+pub mod durable;
 mod follower;
 mod jetstream;
 mod rooms;
@@ -89,7 +90,7 @@ pub enum Filter {
     Lifecycles,
     /// The legal holds of all rooms.
     Holds,
-    /// One room's lifecycle, timeline and legal holds.
+    /// One room's lifecycle, timeline, legal holds and retention.
     Room(RoomId),
     /// The same of these rooms, merged in log order. A room may be named twice; no
     /// rooms, no events.
@@ -144,6 +145,9 @@ impl std::fmt::Display for ExpectText {
             Expect::Any => formatter.write_str("anything"),
             Expect::Empty => formatter.write_str("empty"),
             Expect::Exact(position) => write!(formatter, "at {position}"),
+            Expect::Beside(other, position) => {
+                write!(formatter, "appended to while {other} is at {position}")
+            }
         }
     }
 }

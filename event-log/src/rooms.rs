@@ -23,30 +23,25 @@ impl RoomSet {
         self.0.iter().copied()
     }
 
-    /// The subjects of all rooms: three each.
+    /// The subjects of all rooms: four each.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = String> {
         self.0.iter().flat_map(|room| subjects_of(*room))
     }
 
     /// Whether an event on this subject happened to or in one of the rooms.
     pub(crate) fn has(&self, subject: &str) -> bool {
-        match subject.parse() {
-            Ok(
-                Subject::RoomLifecycle(room)
-                | Subject::RoomTimeline(room)
-                | Subject::RoomHold(room),
-            ) => self.0.binary_search(&room).is_ok(),
-            Ok(Subject::User(_) | Subject::Audit) | Err(_) => false,
-        }
+        let room = subject.parse().ok().and_then(Subject::room);
+        room.is_some_and(|room| self.0.binary_search(&room).is_ok())
     }
 }
 
-/// The subjects of a room: its lifecycle, its timeline, its legal holds.
-pub(crate) fn subjects_of(room: RoomId) -> [String; 3] {
+/// The subjects of a room: its lifecycle, its timeline, its legal holds, its retention.
+pub(crate) fn subjects_of(room: RoomId) -> [String; 4] {
     [
         Subject::RoomLifecycle(room),
         Subject::RoomTimeline(room),
         Subject::RoomHold(room),
+        Subject::RoomRetention(room),
     ]
     .map(|subject| subject.to_string())
 }
@@ -61,7 +56,7 @@ mod tests {
         let [one, two, three] = ["1", "2", "3"].map(|digit| digit.repeat(32).parse().unwrap());
         let rooms = RoomSet::new(&[two, one, two]);
         assert_eq!(rooms.len(), 2);
-        assert_eq!(rooms.subjects().count(), 6);
+        assert_eq!(rooms.subjects().count(), 8);
         assert!(rooms.subjects().all(|subject| rooms.has(&subject)));
         assert!(!rooms.has(&Subject::RoomTimeline(three).to_string()));
         assert!(!rooms.has(&format!("chat.room.{one}.weather")));

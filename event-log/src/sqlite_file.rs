@@ -36,7 +36,7 @@ impl Kind {
 /// [`LogError::Unavailable`] when it can't be read at present.
 pub fn open(kind: &Kind, path: &Path) -> Result<Connection, LogError> {
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| {
+        crate::durable::create_directory(directory).map_err(|error| {
             let directory = directory.display();
             LogError::Unusable(format!("can't create the directory {directory}: {error}"))
         })?;

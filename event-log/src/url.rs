@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub const DEFAULT_STREAM: &str = "HANSARD";
 
 /// Where a log is: `sqlite:PATH` or
-/// `nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/STREAM][?monitor=http://HOST:8222[,...]]`
+/// `nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/STREAM][?replicas=N][&monitor=http://HOST:8222[,...]]`
 /// (`tls://` where the servers require TLS).
 ///
 /// Written without passwords, so that it can be logged.
@@ -30,10 +30,15 @@ pub struct NatsAddress {
     pub credentials: Option<Credentials>,
     /// The stream's name.
     pub stream: String,
+    /// On how many servers the stream is kept, if it has to be created.
+    pub replicas: usize,
     /// The servers' monitoring addresses, `http://HOST:PORT`. An ordinary client can't learn whether a
     /// server syncs before it acknowledges; these tell.
     pub monitors: Vec<String>,
 }
+
+/// As many replicas as JetStream allows.
+const MOST_REPLICAS: usize = 5;
 
 /// With what to log in to NATS.
 #[derive(Clone, PartialEq, Eq)]
@@ -94,8 +99,15 @@ impl fmt::Display for NatsAddress {
             Some(Credentials::Token(_)) => formatter.write_str("***@")?,
         }
         write!(formatter, "{}/{}", self.hosts(), self.stream)?;
+        let mut parameters = Vec::new();
+        if self.replicas != 1 {
+            parameters.push(format!("replicas={}", self.replicas));
+        }
         if !self.monitors.is_empty() {
-            write!(formatter, "?monitor={}", self.monitors.join(","))?;
+            parameters.push(format!("monitor={}", self.monitors.join(",")));
+        }
+        if !parameters.is_empty() {
+            write!(formatter, "?{}", parameters.join("&"))?;
         }
         Ok(())
     }
@@ -110,6 +122,20 @@ impl NatsAddress {
             .map(|server| server.split_once("://").map_or(server.as_str(), |it| it.1))
             .collect();
         hosts.join(",")
+    }
+
+    /// Warns where an existing stream has fewer replicas than it would be created with.
+    pub fn warn_of_replicas(&self, stream: &str, replicas: usize) {
+        if replicas < self.replicas {
+            let wanted = self.replicas;
+            tracing::warn!(
+                stream,
+                replicas,
+                wanted,
+                "the stream has fewer replicas than its URL says, and keeps them; to change it: \
+                 nats stream edit {stream} --replicas {wanted}"
+            );
+        }
     }
 }
 
@@ -172,12 +198,25 @@ fn parse(text: &str) -> Result<LogUrl, String> {
         };
         servers.push(parse_server(scheme, host)?);
     }
-    Ok(LogUrl::Nats(NatsAddress {
+    let mut address = NatsAddress {
         servers,
         credentials,
         stream: parse_stream(stream)?,
-        monitors: parse_query(query)?,
-    }))
+        replicas: 1,
+        monitors: Vec::new(),
+    };
+    for (key, value) in ::url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*key {
+            "replicas" => address.replicas = parse_replicas(&value)?,
+            "monitor" => address.monitors.extend(parse_monitors(&value)?),
+            _ => {
+                return Err(format!(
+                    "its parameter {key:?} is not known, only replicas and monitor are"
+                ));
+            }
+        }
+    }
+    Ok(LogUrl::Nats(address))
 }
 
 fn parse_path(path: &str) -> Result<LogUrl, String> {
@@ -238,30 +277,32 @@ fn parse_stream(stream: &str) -> Result<String, String> {
     Ok(stream.to_owned())
 }
 
-fn parse_query(query: Option<&str>) -> Result<Vec<String>, String> {
-    let mut monitors = Vec::new();
-    for (key, value) in ::url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        if key != "monitor" {
-            return Err(format!(
-                "its parameter {key:?} is not known, only monitor is"
-            ));
+fn parse_replicas(text: &str) -> Result<usize, String> {
+    let replicas = text.parse().ok();
+    let valid = replicas.filter(|it| (1..=MOST_REPLICAS).contains(it));
+    valid.ok_or_else(|| {
+        format!(
+            "{text:?} is no number of replicas, 1 to {MOST_REPLICAS}: 3 bear the loss of one server"
+        )
+    })
+}
+
+fn parse_monitors(text: &str) -> Result<Vec<String>, String> {
+    let monitors = text.split(',').map(|monitor| {
+        let invalid = || format!("{monitor:?} is no monitoring address, http://HOST:8222");
+        let parsed = ::url::Url::parse(monitor).map_err(|_| invalid())?;
+        let host = parsed.host_str().ok_or_else(invalid)?;
+        let plain = parsed.scheme() == "http"
+            && parsed.path() == "/"
+            && parsed.query().is_none()
+            && parsed.username().is_empty();
+        if !plain {
+            return Err(invalid());
         }
-        for monitor in value.split(',') {
-            let invalid = || format!("{monitor:?} is no monitoring address, http://HOST:8222");
-            let parsed = ::url::Url::parse(monitor).map_err(|_| invalid())?;
-            let host = parsed.host_str().ok_or_else(invalid)?;
-            let plain = parsed.scheme() == "http"
-                && parsed.path() == "/"
-                && parsed.query().is_none()
-                && parsed.username().is_empty();
-            if !plain {
-                return Err(invalid());
-            }
-            let port = parsed.port_or_known_default().unwrap_or(80);
-            monitors.push(format!("http://{host}:{port}"));
-        }
-    }
-    Ok(monitors)
+        let port = parsed.port_or_known_default().unwrap_or(80);
+        Ok(format!("http://{host}:{port}"))
+    });
+    monitors.collect()
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -321,6 +362,11 @@ mod tests {
                 "nats://a/X?monitor=http://a:8222,http://b:8222",
                 "nats://a:4222/X?monitor=http://a:8222,http://b:8222",
             ),
+            (
+                "nats://a,b,c?monitor=http://a:8222&replicas=3",
+                "nats://a:4222,b:4222,c:4222/HANSARD?replicas=3&monitor=http://a:8222",
+            ),
+            ("nats://a/X?replicas=1", "nats://a:4222/X"),
         ] {
             assert_eq!(given.parse::<LogUrl>().unwrap().to_string(), shown);
         }
@@ -353,7 +399,13 @@ mod tests {
             ("nats://a/x/y", "no stream name"),
             ("nats://a/x>", "no stream name"),
             ("nats://a?monitor=ftp://b", "no monitoring address"),
-            ("nats://a?x=1", "only monitor is"),
+            ("nats://a?x=1", "only replicas and monitor are"),
+            (
+                "nats://a?replicas=three",
+                "\"three\" is no number of replicas",
+            ),
+            ("nats://a?replicas=0", "1 to 5"),
+            ("nats://a?replicas=6", "1 to 5"),
             ("nats://x:1@a,y:2@b", "different logins"),
         ] {
             let error = given.parse::<LogUrl>().unwrap_err().to_string();

@@ -102,6 +102,7 @@ conformance! {
     any_expectation_always_appends,
     empty_is_met_once,
     exact_is_met_by_the_last_position_only,
+    another_subject_may_be_expected_to_be_as_it_was,
     a_conflict_appends_nothing,
     a_repeated_append_adds_nothing,
     a_repeated_append_is_found_behind_later_events,
@@ -210,6 +211,33 @@ async fn exact_is_met_by_the_last_position_only(stack: Stack) {
     }
 }
 
+async fn another_subject_may_be_expected_to_be_as_it_was(stack: Stack) {
+    let log = stack.open().await;
+    let (own, other) = (Subject::RoomRetention(room(1)), Subject::RoomHold(room(1)));
+    let beside = |position| Expect::Beside(other, Position::new(position));
+    log.append(event(own, "1"), beside(0)).await.unwrap();
+    // What happens on its own subject, or on others, does not matter.
+    append(&*log, own, "2").await;
+    append(&*log, Subject::RoomHold(room(2)), "3").await;
+    log.append(event(own, "4"), beside(0)).await.unwrap();
+    append(&*log, other, "5").await;
+    for wrong in [0, 4, 6] {
+        let conflict = log.append(event(own, "6"), beside(wrong)).await;
+        assert!(matches!(conflict, Err(LogError::Conflict(_))), "{wrong}");
+    }
+    let seventh = event(own, "7");
+    let first = log.append(seventh.clone(), beside(5)).await.unwrap();
+    append(&*log, other, "8").await;
+    // The acknowledgement was lost, and the expectation is not met any more.
+    let again = log.append(seventh, beside(5)).await.unwrap();
+    assert_eq!(again.position, first.position);
+    assert!(again.duplicate);
+    assert_eq!(
+        texts(&*log, Filter::All, Position::ZERO).await,
+        ["1", "2", "3", "4", "5", "7", "8"]
+    );
+}
+
 async fn a_conflict_appends_nothing(stack: Stack) {
     let log = stack.open().await;
     let subject = Subject::User(user(1));
@@ -304,31 +332,33 @@ async fn reads_by_every_filter_from_a_position_to_the_end(stack: Stack) {
     history(&*log).await;
     append(&*log, Subject::RoomHold(room(1)), "h1").await; // 11
     append(&*log, Subject::Audit, "a").await; // 12
+    append(&*log, Subject::RoomRetention(room(1)), "x1").await; // 13
     for (filter, after, expected) in [
-        (Filter::All, 0, "u1 u2 r1 m1 r2 m2 m1b u1b r1b m1c h1 a"),
-        (Filter::All, 8, "r1b m1c h1 a"),
-        (Filter::All, 12, ""),
+        (Filter::All, 0, "u1 u2 r1 m1 r2 m2 m1b u1b r1b m1c h1 a x1"),
+        (Filter::All, 8, "r1b m1c h1 a x1"),
+        (Filter::All, 13, ""),
         (Filter::All, 99, ""),
         (Filter::Lifecycles, 0, "u1 u2 r1 r2 u1b r1b"),
         (Filter::Lifecycles, 3, "r2 u1b r1b"),
         (Filter::Lifecycles, 9, ""),
         (Filter::Holds, 0, "h1"),
         (Filter::Holds, 11, ""),
-        (Filter::Room(room(1)), 0, "r1 m1 m1b r1b m1c h1"),
-        (Filter::Room(room(1)), 4, "m1b r1b m1c h1"),
+        (Filter::Room(room(1)), 11, "x1"),
+        (Filter::Room(room(1)), 0, "r1 m1 m1b r1b m1c h1 x1"),
+        (Filter::Room(room(1)), 4, "m1b r1b m1c h1 x1"),
         (Filter::Room(room(2)), 0, "r2 m2"),
         (Filter::Room(room(2)), 6, ""),
         (Filter::Room(room(3)), 0, ""),
         (rooms([]), 0, ""),
-        (rooms([1]), 0, "r1 m1 m1b r1b m1c h1"),
-        (rooms([1, 2]), 0, "r1 m1 r2 m2 m1b r1b m1c h1"),
-        (rooms([2, 3, 1, 2, 2]), 4, "r2 m2 m1b r1b m1c h1"),
+        (rooms([1]), 0, "r1 m1 m1b r1b m1c h1 x1"),
+        (rooms([1, 2]), 0, "r1 m1 r2 m2 m1b r1b m1c h1 x1"),
+        (rooms([2, 3, 1, 2, 2]), 4, "r2 m2 m1b r1b m1c h1 x1"),
         (rooms([3, 2]), 5, "m2"),
         (rooms([3, 4]), 0, ""),
-        (rooms([1, 2]), 11, ""),
+        (rooms([1, 2]), 13, ""),
         (rooms([1, 2]), 99, ""),
         (rooms(2..2_002), 0, "r2 m2"),
-        (rooms(1..2_002), 5, "m2 m1b r1b m1c h1"),
+        (rooms(1..2_002), 5, "m2 m1b r1b m1c h1 x1"),
         (rooms(3..2_002), 0, ""),
         (Filter::User(user(1)), 0, "u1 u1b"),
         (Filter::User(user(1)), 1, "u1b"),
@@ -1453,12 +1483,13 @@ mod jetstream_only {
         let Some(server) = NatsServer::start() else {
             return;
         };
-        let durability = async |url: String| {
+        let asked = async |url: String| {
             let log = event_log::open(&url.parse().unwrap(), nowhere())
                 .await
                 .unwrap();
-            log.durability().await.unwrap()
+            log.durability().await
         };
+        let durability = async |url: String| asked(url).await.unwrap();
         assert_eq!(durability(server.monitored_url()).await, Ok(()));
         let unknown = durability(server.url()).await.unwrap_err();
         assert!(unknown.contains("could not be determined"), "{unknown}");
@@ -1477,8 +1508,15 @@ mod jetstream_only {
             .await
             .unwrap_err();
         assert!(reason.contains("server in use"), "{reason}");
-        let nobody = durability(format!("{}?monitor=http://127.0.0.1:1", server.url())).await;
-        assert!(nobody.unwrap_err().contains("could not be determined"));
+
+        // A server that is down acknowledges nothing; but the one in use has to say what it does.
+        let one_down = format!("{},http://127.0.0.1:1", server.monitored_url());
+        assert_eq!(durability(one_down).await, Ok(()));
+        let nobody = asked(format!("{}?monitor=http://127.0.0.1:1", server.url())).await;
+        assert!(
+            matches!(&nobody, Err(LogError::Unavailable(reason)) if reason.contains("could not be determined")),
+            "{nobody:?}"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

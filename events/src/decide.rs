@@ -3,7 +3,7 @@
 use crate::{
     ConversationRead, Event, MessageDeleted, MessageEdited, MessageExpired, MessageId,
     MessagePosted, Names, Position, Room, RoomDeleted, RoomHeld, RoomId, RoomInitiated,
-    RoomReleased, RoomType, State, UserCreated, UserDeleted, UserErased, UserId, UserType,
+    RoomReleased, RoomType, State, Subject, UserCreated, UserDeleted, UserErased, UserId, UserType,
 };
 
 /// What somebody wants to happen.
@@ -203,6 +203,8 @@ pub enum Expect {
     Empty,
     /// Its last event is at this position.
     Exact(Position),
+    /// That of another subject is: nothing has happened there since. [`Position::ZERO`]: it has no event.
+    Beside(Subject, Position),
 }
 
 /// Why a command is not carried out.
@@ -322,11 +324,16 @@ pub fn decide(state: &State, caller: Caller, command: &Command) -> Result<Decisi
             if state.is_held(room) {
                 return Err(Refusal::UnderHold(vec![room]));
             }
+            if state.expired(room).is_some_and(|bound| *up_to <= bound) {
+                return Ok(Decision::Nothing);
+            }
             let event = Event::MessageExpired(MessageExpired {
                 room_id: room,
                 up_to: *up_to,
             });
-            Ok(Decision::Append(event, Expect::Any))
+            // What is held in this moment is kept.
+            let hold = Expect::Beside(Subject::RoomHold(room), state.last_on_hold(room));
+            Ok(Decision::Append(event, hold))
         }
     }
 }

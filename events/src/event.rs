@@ -377,7 +377,7 @@ impl Event {
             Self::MessagePosted(event) => Subject::RoomTimeline(event.room_id),
             Self::MessageEdited(event) => Subject::RoomTimeline(event.room_id),
             Self::MessageDeleted(event) => Subject::RoomTimeline(event.room_id),
-            Self::MessageExpired(event) => Subject::RoomTimeline(event.room_id),
+            Self::MessageExpired(event) => Subject::RoomRetention(event.room_id),
             Self::ConversationRead(event) => Subject::RoomTimeline(event.room_id),
             Self::AuditRead(_) => Subject::Audit,
         }
@@ -385,11 +385,6 @@ impl Event {
 
     /// The room in which it happened; `None` for what happens in none.
     pub const fn room(&self) -> Option<RoomId> {
-        match self.subject() {
-            Subject::User(_) | Subject::Audit => None,
-            Subject::RoomLifecycle(room)
-            | Subject::RoomTimeline(room)
-            | Subject::RoomHold(room) => Some(room),
-        }
+        self.subject().room()
     }
 }

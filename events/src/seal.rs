@@ -37,6 +37,15 @@ impl Month {
         let (year, month) = time.year_and_month();
         Self { year, month }
     }
+
+    /// When it is over: the beginning of the next month. `None` beyond the times that can be told.
+    pub fn end(self) -> Option<Timestamp> {
+        let (year, month) = match self.month {
+            12 => (self.year.checked_add(1)?, 1),
+            month => (self.year, month + 1),
+        };
+        Timestamp::beginning_of_month(year, month)
+    }
 }
 
 impl fmt::Display for Month {
@@ -229,6 +238,22 @@ mod tests {
         ] {
             assert!(wrong.parse::<KeyId>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_month_ends_when_the_next_begins() {
+        for (within, end) in [
+            ("2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z"),
+            ("2024-02-29T23:59:59.999Z", "2024-03-01T00:00:00Z"),
+            ("2026-12-31T23:59:59.999Z", "2027-01-01T00:00:00Z"),
+        ] {
+            let month = Month::of(within.parse().unwrap());
+            assert_eq!(month.end(), end.parse().ok(), "{within}");
+        }
+        assert_eq!(
+            Month::of("9999-12-01T00:00:00Z".parse().unwrap()).end(),
+            None
+        );
     }
 
     #[test]

@@ -161,6 +161,10 @@ pub struct State {
     messages: HashMap<MessageId, PostedMessage>,
     /// The rooms under legal hold.
     held: HashSet<RoomId>,
+    /// Where the last event on each room's legal holds stands.
+    last_on_hold: HashMap<RoomId, Position>,
+    /// The last message of each room whose text has expired.
+    expired: HashMap<RoomId, MessageId>,
 }
 
 impl State {
@@ -169,16 +173,32 @@ impl State {
         self.insert_user(User::after(position, envelope));
         self.insert_room(Room::after(position, envelope));
         self.insert_message(PostedMessage::after(position, envelope));
-        self.apply_hold(&envelope.event);
+        self.apply_hold(position, &envelope.event);
+        self.apply_expiry(&envelope.event);
     }
 
     /// Folds the next event on a room's legal holds.
-    pub fn apply_hold(&mut self, event: &Event) {
-        match event {
-            Event::RoomHeld(event) => self.held.insert(event.room_id),
-            Event::RoomReleased(event) => self.held.remove(&event.room_id),
-            _ => false,
+    pub fn apply_hold(&mut self, position: Position, event: &Event) {
+        let room = match event {
+            Event::RoomHeld(event) => {
+                self.held.insert(event.room_id);
+                event.room_id
+            }
+            Event::RoomReleased(event) => {
+                self.held.remove(&event.room_id);
+                event.room_id
+            }
+            _ => return,
         };
+        self.last_on_hold.insert(room, position);
+    }
+
+    /// Folds the next event on the expiry of a room's texts.
+    pub fn apply_expiry(&mut self, event: &Event) {
+        if let Event::MessageExpired(event) = event {
+            let bound = self.expired.entry(event.room_id).or_insert(event.up_to);
+            *bound = event.up_to.max(*bound);
+        }
     }
 
     /// Adds what is known of a user.
@@ -222,6 +242,16 @@ impl State {
         let mut held: Vec<RoomId> = self.held.iter().copied().collect();
         held.sort_unstable();
         held
+    }
+
+    /// Where the last event on the room's legal holds stands; [`Position::ZERO`] when there is none.
+    pub fn last_on_hold(&self, room: RoomId) -> Position {
+        self.last_on_hold.get(&room).copied().unwrap_or_default()
+    }
+
+    /// The last message of the room whose text has expired; `None` when none has.
+    pub fn expired(&self, room: RoomId) -> Option<MessageId> {
+        self.expired.get(&room).copied()
     }
 
     /// Whether the user is known to have been deleted.

@@ -22,8 +22,23 @@ pub enum Subject {
     RoomTimeline(RoomId),
     /// `chat.room.<room>.hold`: the room's legal holds.
     RoomHold(RoomId),
+    /// `chat.room.<room>.retention`: up to where the room's texts have expired.
+    RoomRetention(RoomId),
     /// `chat.audit`: readings of the record itself.
     Audit,
+}
+
+impl Subject {
+    /// The room whose history it is; `None` for the others.
+    pub const fn room(self) -> Option<RoomId> {
+        match self {
+            Self::RoomLifecycle(room)
+            | Self::RoomTimeline(room)
+            | Self::RoomHold(room)
+            | Self::RoomRetention(room) => Some(room),
+            Self::User(_) | Self::Audit => None,
+        }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -33,6 +48,7 @@ impl fmt::Display for Subject {
             Self::RoomLifecycle(room) => write!(formatter, "chat.room.{room}.lifecycle"),
             Self::RoomTimeline(room) => write!(formatter, "chat.room.{room}.timeline"),
             Self::RoomHold(room) => write!(formatter, "chat.room.{room}.hold"),
+            Self::RoomRetention(room) => write!(formatter, "chat.room.{room}.retention"),
             Self::Audit => formatter.write_str("chat.audit"),
         }
     }
@@ -58,6 +74,7 @@ impl FromStr for Subject {
             "lifecycle" => Ok(Self::RoomLifecycle(room)),
             "timeline" => Ok(Self::RoomTimeline(room)),
             "hold" => Ok(Self::RoomHold(room)),
+            "retention" => Ok(Self::RoomRetention(room)),
             _ => Err(invalid()),
         }
     }
@@ -76,6 +93,7 @@ mod tests {
             Subject::RoomLifecycle(hex.parse().unwrap()),
             Subject::RoomTimeline(hex.parse().unwrap()),
             Subject::RoomHold(hex.parse().unwrap()),
+            Subject::RoomRetention(hex.parse().unwrap()),
             Subject::Audit,
         ] {
             assert_eq!(subject.to_string().parse(), Ok(subject));

@@ -41,6 +41,19 @@ impl Timestamp {
         (date.year(), date.month())
     }
 
+    /// Midnight of the first day of a month in UTC; `None` outside the years -9999 to 9999.
+    pub(crate) fn beginning_of_month(year: i16, month: i8) -> Option<Self> {
+        let date = jiff::civil::Date::new(year, month, 1).ok()?;
+        let zoned = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(Self(zoned.timestamp()))
+    }
+
+    /// The point in time so much earlier; the earliest there is, where there is none.
+    #[must_use]
+    pub fn before(self, duration: std::time::Duration) -> Self {
+        self.0.saturating_sub(duration).map_or(self, Self::truncate)
+    }
+
     fn truncate(timestamp: jiff::Timestamp) -> Self {
         Self::from_millis(timestamp.as_millisecond()).unwrap_or(Self(timestamp))
     }

@@ -4,7 +4,7 @@
 use events::{
     Authority, Caller, Command, ConversationRead, Decision, Envelope, Event, Expect,
     MessageDeleted, MessageEdited, MessageExpired, MessageId, MessagePosted, Names, Position,
-    Refusal, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, State,
+    Refusal, RoomDeleted, RoomHeld, RoomId, RoomInitiated, RoomReleased, RoomType, State, Subject,
     Timestamp, UserCreated, UserDeleted, UserErased, UserId, UserType, decide,
 };
 use uuid::Uuid;
@@ -757,9 +757,32 @@ fn texts_expire_in_a_room_that_is_there() {
         room_id: room(0),
         up_to: message(5),
     });
+    let unless_held =
+        |position| Expect::Beside(Subject::RoomHold(room(0)), Position::new(position));
     given(a_conversation())
         .when(admin(CARL), expire.clone())
-        .then(event, Expect::Any);
+        .then(event.clone(), unless_held(0));
+    let released = and_then(a_conversation(), [held(), released()]);
+    let last = released.len() as u64;
+    given(released.clone())
+        .when(admin(CARL), expire.clone())
+        .then(event.clone(), unless_held(last));
+    // What has expired does not again.
+    let expired = and_then(a_conversation(), [event]);
+    given(expired.clone())
+        .when(admin(CARL), expire.clone())
+        .then_nothing();
+    let later = Command::ExpireMessages {
+        room: room(0),
+        up_to: message(6),
+    };
+    let event = Event::MessageExpired(MessageExpired {
+        room_id: room(0),
+        up_to: message(6),
+    });
+    given(expired)
+        .when(admin(CARL), later)
+        .then(event, unless_held(0));
     given([]).when(admin(CARL), expire).then_refused(
         Refusal::UnknownRoom(room(0)),
         &format!("no room with the id {}", room(0)),

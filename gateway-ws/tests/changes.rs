@@ -209,6 +209,10 @@ async fn waiting_outlives_the_log_and_reading_says_that_it_is_lost() {
         changes
     };
     let outage = async {
+        // Once others have been answered who asked later, the client is waiting.
+        for _ in 0..3 {
+            Asker::new(&gateway, bela).page(&gateway, "").await;
+        }
         let server = test.server.as_mut().unwrap();
         server.kill();
         assert_eq!(socket.next().await, json!({"type": "degraded"}));

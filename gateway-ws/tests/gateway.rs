@@ -11,6 +11,7 @@ use event_log::{Expect, Filter, NewEvent};
 use events::{Envelope, Event, Position, Subject, UserId, UserType};
 use futures::TryStreamExt;
 use gateway_ws::Limits;
+use keys::{Keyring, Record};
 use serde_json::{Value, json};
 use support::*;
 use tokio_tungstenite::tungstenite::Message;
@@ -23,9 +24,30 @@ on_both_logs! {
     what_an_erased_user_wrote_is_replayed_without_its_text
     what_was_missed_is_replayed
     what_was_said_before_the_gateway_started_is_replayed
+    starting_takes_no_keys_of_users_of_whom_nothing_is_told
     a_deleted_room_ends_its_subscriptions
     nothing_is_missed_or_doubled_under_full_load
     resuming_on_the_same_connection_doubles_nothing
+}
+
+async fn starting_takes_no_keys_of_users_of_whom_nothing_is_told(test: TestLog) {
+    let record = &test.record;
+    // Her key is in no store that the gateway has: it would never start if it asked for it.
+    let elsewhere = Record::new(Arc::clone(&record.log), Keyring::in_memory());
+    user(&elsewhere, "Zoe").await;
+    let [anna, bela] = [user(record, "Anna").await, user(record, "Bela").await];
+    let ours = room(record, &[anna, bela]).await;
+    post(record, ours, bela, "before").await;
+    let limits = Limits {
+        recent_events: 1,
+        ..limits()
+    };
+    let gateway = Gateway::start_with(record, limits, &[]).await;
+    let mut client = gateway.connect(anna).await;
+    client.follow(None).await;
+    post(record, ours, bela, "after").await;
+    let frame = client.next().await;
+    assert_eq!(frame["message"]["message"]["messageText"], "after");
 }
 
 async fn edits_of_ones_own_messages_are_pushed_and_replayed(test: TestLog) {

@@ -111,12 +111,14 @@ async fn describe() -> anyhow::Result<String> {
             progress: progress.clone(),
             auth: auth.clone(),
             limits: contract::Limits::default(),
+            max_requests: 1,
         },
         query_api::Options {
             read_models,
             progress,
             past: record.clone().into(),
             auth: auth.clone(),
+            max_requests: 1,
         },
         gateway_ws::Options {
             record: record.clone(),

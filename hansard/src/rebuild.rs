@@ -62,6 +62,8 @@ pub(crate) async fn make_anew(
             only: Some(number),
             progress: None,
             status: Status::default(),
+            // Whoever goes on with the generation sees to that.
+            retention: None,
             drain: Duration::ZERO,
             grace: projector::GRACE,
         },

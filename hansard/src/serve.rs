@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use command_api::Options as Commands;
+use commands::Commands;
 use directory::Directory;
 use gateway_ws::Limits;
 use platform::Context;
 use platform::signing::known_public_keys;
 use platform::startup::{Interrupted, prepare_catalogue};
+use projector::Retention;
 use query_api::Options as Queries;
 use read_models::Progress;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,10 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
     let requests_done = CancellationToken::new();
     let directory = Directory::start(record.clone(), requests_done.clone());
     let progress = Progress::start(Arc::clone(&read_models), requests_done.clone());
+    let commands = Commands {
+        record: record.clone(),
+        directory: directory.clone(),
+    };
 
     // Commands work without the read models, so that serving does not wait for them. But if they are
     // nowhere to be found, their address is probably wrong, and somebody should be told.
@@ -65,6 +70,7 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
                 only: None,
                 progress: Some(progress.clone()),
                 status,
+                retention: Retention::of(&config.retention_days, || commands.clone()),
                 drain: projector::DRAIN,
                 grace: projector::GRACE,
             },
@@ -76,21 +82,20 @@ pub(crate) async fn serve(context: Context) -> anyhow::Result<()> {
 
     let sockets = TaskTracker::new();
     let routes = openapi::merged(
-        Commands {
-            commands: commands::Commands {
-                record: record.clone(),
-                directory: directory.clone(),
-            },
+        command_api::Options {
+            commands,
             read_models: Arc::clone(&read_models),
             progress: progress.clone(),
             auth: auth.clone(),
             limits: config.limits(),
+            max_requests: config.max_requests,
         },
         Queries {
             read_models,
             progress,
             past: record.clone().into(),
             auth: auth.clone(),
+            max_requests: config.max_requests,
         },
         gateway_ws::Options {
             record: record.clone(),

@@ -247,6 +247,13 @@ fn what_was_accepted_is_projected_before_it_stops() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     runtime().block_on(async {
         let mut serving = start();
+        // A projector that is told to stop while it is still starting leaves everything to the next one.
+        let begun = Instant::now();
+        let url = format!("http://{}/health/ready", serving.address);
+        while client.get(&url).send().await.unwrap().status() != 200 {
+            assert!(begun.elapsed() < DEADLINE, "it is not ready");
+            tokio::task::yield_now().await;
+        }
         let url = format!("http://{}/users", serving.address);
         let request = client
             .post(url)

@@ -45,6 +45,7 @@ const AT_ONCE: usize = 64;
 pub struct JetStreamKeys {
     connection: NatsConnection,
     bucket: String,
+    replicas: usize,
     hosts: String,
 }
 
@@ -83,21 +84,23 @@ struct Last {
 
 impl JetStreamKeys {
     /// Connects to the servers, and creates the bucket that the address names if it does not exist. An existing
-    /// one keeps its settings: replicas and placement are its operator's.
+    /// one keeps its settings: replicas and placement are its operator's, who is told of too few replicas.
     ///
     /// # Errors
-    /// [`KeyError::Unavailable`] when no server answers within a few seconds; [`KeyError::Unusable`] when the
-    /// login is refused or the bucket is not fit for keys.
+    /// [`KeyError::Unavailable`] when no server answers within a few seconds, or too few for a new bucket;
+    /// [`KeyError::Unusable`] when the login is refused or the bucket is not fit for keys.
     pub async fn open(address: &NatsAddress) -> Result<Self, KeyError> {
         let keys = Self {
             connection: NatsConnection::open(address).await?,
             bucket: address.stream.clone(),
+            replicas: address.replicas,
             hosts: address.hosts(),
         };
         let config = match keys.info(json!({})).await? {
             Some(info) => info.config,
             None => keys.create().await?,
         };
+        address.warn_of_replicas(&keys.stream(), config.num_replicas);
         match unfit(&config, &keys.subjects()) {
             None => Ok(keys),
             Some(reason) => Err(keys.unusable(&format!("the bucket {} {reason}", keys.bucket))),
@@ -113,20 +116,21 @@ impl JetStreamKeys {
             // Should an operator set a limit, new keys are refused rather than old ones dropped.
             discard: DiscardPolicy::New,
             storage: StorageType::File,
-            num_replicas: 1,
+            num_replicas: self.replicas,
             max_messages_per_subject: HISTORY,
             deny_delete: false,
             ..Config::default()
         };
         tracing::info!(bucket = %self.bucket, "creating the bucket for keys");
-        let request = format!("STREAM.CREATE.{}", self.stream());
-        // Several processes may do this at once: the same settings again are no error.
-        match self.api::<StreamInfo>(&request, &config).await? {
-            Response::Ok(info) => Ok(info.config),
-            Response::Err { error } => Err(self.unusable(&format!(
-                "the bucket {} can't be created: {error}",
-                self.bucket
-            ))),
+        // Several processes may do this at once.
+        let stream = self.stream();
+        let creating = self.connection.create_stream(&stream, &config, deadline());
+        match creating.await.map_err(KeyError::from) {
+            Ok(StreamInfo { config, .. }) => Ok(config),
+            Err(KeyError::Unusable(reason)) => {
+                Err(self.unusable(&format!("the bucket {}: {reason}", self.bucket)))
+            }
+            Err(other) => Err(other),
         }
     }
 

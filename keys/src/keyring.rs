@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use event_log::{LogError, NewEvent, Recorded};
 use events::{DataKey, DecodeError, Encoded, Envelope, Event, KeyId};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use moka::sync::Cache;
 
 use crate::{Kept, KeyError, KeyStore, MasterKeys, MemoryKeys, SealError, Slot};
@@ -164,6 +166,17 @@ impl Keyring {
         let destroyed = self.0.store.destroy(Slot::Key(id)).await;
         self.forget(id);
         destroyed
+    }
+
+    /// Every key that was ever made, in no particular order, and whether it has been destroyed.
+    pub fn list(&self) -> BoxStream<'static, Result<(KeyId, bool), KeyError>> {
+        let keys = self.0.store.list().try_filter_map(|(slot, kept)| {
+            std::future::ready(Ok(match slot {
+                Slot::Check => None,
+                Slot::Key(id) => Some((id, kept == Kept::Destroyed)),
+            }))
+        });
+        keys.boxed()
     }
 
     /// Looks a key up again when it is needed next: it may have been destroyed.

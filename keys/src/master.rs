@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use event_log::durable;
 use events::DataKey;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
@@ -333,8 +334,7 @@ fn prepend(file: &Path) -> Result<MasterId, KeyError> {
     })?;
     let added = write_draft(file, written).and_then(|id| {
         fs::rename(&draft, file)?;
-        let directory = file.parent().map(fs::File::open).transpose()?;
-        directory.map_or(Ok(()), |directory| directory.sync_all())?;
+        durable::sync_name(file)?;
         Ok(id)
     });
     added.map_err(|error| {

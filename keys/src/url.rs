@@ -9,7 +9,7 @@ use event_log::{LogUrl, NatsAddress};
 /// The file of the key store where the log is a file.
 const DEFAULT_FILE: &str = "keys.db";
 
-/// Where keys are kept: `sqlite:PATH` or `nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/BUCKET`.
+/// Where keys are kept: `sqlite:PATH` or `nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/BUCKET[?replicas=N]`.
 ///
 /// Written without passwords, so that it can be logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct InvalidKeysUrl {
 
 impl KeysUrl {
     /// Where the keys of this log are unless something else is said: in the file `keys.db`, or in the bucket
-    /// `STREAM-keys` on the log's servers.
+    /// `STREAM-keys` on the log's servers, on as many of them as the log.
     pub fn beside(log: &LogUrl) -> Self {
         match log {
             LogUrl::Sqlite(_) => Self::Sqlite(DEFAULT_FILE.into()),
@@ -120,6 +120,10 @@ mod tests {
             (
                 "nats://ann:x@a/CHAT?monitor=http://a:8222",
                 "nats://ann:***@a:4222/CHAT-keys",
+            ),
+            (
+                "nats://a,b,c?replicas=3",
+                "nats://a:4222,b:4222,c:4222/HANSARD-keys?replicas=3",
             ),
         ] {
             let log: LogUrl = log.parse().unwrap();

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use event_log::durable;
 use merkle::{TreeHead, VerifyingKey, heads_of};
 
 /// As much of the file's end as the newest tree head is looked for in. One takes some 300 bytes.
@@ -33,7 +34,8 @@ impl HeadsFile {
         let (path, note) = (self.0.clone(), head.note.clone());
         blocking(move || {
             let mut options = OpenOptions::new();
-            let mut file = options.create(true).append(true).read(true).open(path)?;
+            let mut file = options.create(true).append(true).read(true).open(&path)?;
+            let is_new = file.metadata()?.len() == 0;
             // A note ends with a line feed; an empty line separates it from the next, and also from what a
             // crash left half-written. All in one write.
             let separator = match ends_whole(&mut file)? {
@@ -41,7 +43,11 @@ impl HeadsFile {
                 false => "\n\n",
             };
             file.write_all(format!("{separator}{note}\n").as_bytes())?;
-            file.sync_data()
+            file.sync_data()?;
+            match is_new {
+                true => durable::sync_name(&path),
+                false => Ok(()),
+            }
         })
         .await
     }
@@ -79,7 +85,7 @@ impl HeadsFile {
 pub fn set_aside(file: &HeadsFile, tree: u32) -> io::Result<Option<PathBuf>> {
     let mut name = file.0.as_os_str().to_owned();
     name.push(format!("-of-tree-{tree}"));
-    match fs::rename(&file.0, &name) {
+    match fs::rename(&file.0, &name).and_then(|()| durable::sync_name(&file.0)) {
         Ok(()) => Ok(Some(name.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

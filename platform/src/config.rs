@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use event_log::LogUrl;
+use events::RoomType;
 use keys::KeysUrl;
 use read_models::ReadModelsUrl;
 
@@ -32,6 +33,9 @@ impl ConfigError {
 
 /// The name of the generated master key's file in the data directory.
 const GENERATED_MASTER_KEY: &str = "master-key";
+
+/// The longest time for which texts can be set to be kept, in days: 100 years.
+const MOST_DAYS: u64 = 100 * 366;
 
 /// Whether callers must prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +148,11 @@ pub struct Args {
     #[arg(long, global = true, value_name = "URL", help_heading = STORAGE)]
     pub read_models: Option<String>,
 
+    /// How old texts may become, in days, by type of room; where there is none they are kept, with the projector
+    /// [env: HANSARD_RETENTION_DAYS] [default: none]
+    #[arg(long, global = true, value_name = "TYPE=DAYS,...", help_heading = STORAGE)]
+    pub retention_days: Option<String>,
+
     /// Directory for the files that other settings name by a relative path
     /// [env: HANSARD_DATA_DIR] [default: ./hansard-data]
     #[arg(long, global = true, value_name = "DIR", help_heading = STORAGE)]
@@ -183,6 +192,11 @@ pub struct Args {
     #[arg(long, global = true, value_name = "N", help_heading = AUTHENTICATION)]
     pub token_ttl_seconds: Option<String>,
 
+    /// Most commands, and most queries, that a process works on at a time
+    /// [env: HANSARD_MAX_REQUESTS] [default: 4000]
+    #[arg(long, global = true, value_name = "N", help_heading = LIMITS)]
+    pub max_requests: Option<String>,
+
     /// Largest request body, in bytes [env: HANSARD_MAX_BODY_BYTES] [default: 1048576]
     #[arg(long, global = true, value_name = "N", help_heading = LIMITS)]
     pub max_body_bytes: Option<String>,
@@ -219,7 +233,7 @@ const LOGGING: &str = "Logging";
 
 impl Args {
     /// Every setting by its name, with the flag's value.
-    fn settings(&self) -> [(&'static str, Option<&str>); 24] {
+    fn settings(&self) -> [(&'static str, Option<&str>); 26] {
         [
             ("listen", self.listen.as_deref()),
             ("allowed_origins", self.allowed_origins.as_deref()),
@@ -232,6 +246,7 @@ impl Args {
             ("tree_head_events", self.tree_head_events.as_deref()),
             ("tree_head_seconds", self.tree_head_seconds.as_deref()),
             ("read_models", self.read_models.as_deref()),
+            ("retention_days", self.retention_days.as_deref()),
             ("data_dir", self.data_dir.as_deref()),
             ("require_sync", self.require_sync.as_deref()),
             (
@@ -242,6 +257,7 @@ impl Args {
             ("auth", self.auth.as_deref()),
             ("jwt_secret_file", self.jwt_secret_file.as_deref()),
             ("token_ttl_seconds", self.token_ttl_seconds.as_deref()),
+            ("max_requests", self.max_requests.as_deref()),
             ("max_body_bytes", self.max_body_bytes.as_deref()),
             ("max_text_bytes", self.max_text_bytes.as_deref()),
             ("max_name_bytes", self.max_name_bytes.as_deref()),
@@ -277,6 +293,8 @@ pub struct Config {
     pub tree_head_seconds: u64,
     /// Where the read models are.
     pub read_models: ReadModelsUrl,
+    /// How old texts may become, in days; for ever in rooms of the types that are not there.
+    pub retention_days: BTreeMap<RoomType, u32>,
     /// What relative paths in [`log`](Self::log), [`keys`](Self::keys) and
     /// [`read_models`](Self::read_models) are relative to, and where generated secrets are kept.
     pub data_dir: PathBuf,
@@ -292,6 +310,8 @@ pub struct Config {
     pub jwt_secret_file: Option<PathBuf>,
     /// How long an issued token is valid, in seconds.
     pub token_ttl_seconds: u64,
+    /// The most commands, and the most queries, that are worked on at a time; see [`crate::admission`].
+    pub max_requests: usize,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
     /// The longest message text, in bytes.
@@ -320,6 +340,7 @@ impl Default for Config {
             tree_head_events: 1000,
             tree_head_seconds: 10,
             read_models: ReadModelsUrl::Sqlite("read.db".into()),
+            retention_days: BTreeMap::new(),
             data_dir: "./hansard-data".into(),
             require_sync: false,
             startup_timeout_seconds: 30,
@@ -327,6 +348,7 @@ impl Default for Config {
             auth: AuthMode::Open,
             jwt_secret_file: None,
             token_ttl_seconds: 24 * 60 * 60,
+            max_requests: 4000,
             max_body_bytes: 1024 * 1024,
             max_text_bytes: 64 * 1024,
             max_name_bytes: 1024,
@@ -419,6 +441,11 @@ impl Config {
             parse_number(text, 1, 24 * 60 * 60)
         })?;
         layers.set("read_models", &mut config.read_models, parse_url)?;
+        layers.set(
+            "retention_days",
+            &mut config.retention_days,
+            parse_retention,
+        )?;
         layers.set("data_dir", &mut config.data_dir, parse_path)?;
         layers.set("require_sync", &mut config.require_sync, parse_bool)?;
         layers.set(
@@ -437,6 +464,7 @@ impl Config {
             parse_number(text, 1, 100 * 366 * 24 * 60 * 60)
         })?;
         for (key, limit) in [
+            ("max_requests", &mut config.max_requests),
             ("max_body_bytes", &mut config.max_body_bytes),
             ("max_text_bytes", &mut config.max_text_bytes),
             ("max_name_bytes", &mut config.max_name_bytes),
@@ -629,6 +657,11 @@ fn read_file(
                 })
                 .collect::<Result<Vec<_>, _>>()?
                 .join(","),
+            toml::Value::Table(days) if key == "retention_days" => {
+                let days = days.into_iter();
+                let days = days.map(|(room_type, days)| format!("{room_type}={days}"));
+                days.collect::<Vec<_>>().join(",")
+            }
             other => {
                 return Err(ConfigError(format!(
                     "{place}: expected a single value, found {}",
@@ -715,6 +748,29 @@ fn parse_webhook(text: &str) -> Result<Option<url::Url>, String> {
         Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(Some(url)),
         _ => Err(format!("{text:?} is not an http or https URL")),
     }
+}
+
+fn parse_retention(text: &str) -> Result<BTreeMap<RoomType, u32>, String> {
+    let mut retention = BTreeMap::new();
+    for part in text.split(',').map(str::trim) {
+        let (room_type, days) = part.split_once('=').ok_or_else(|| {
+            format!(
+                "{part:?} is not a type of rooms with its days, such as {}=90",
+                RoomType::ALL[0]
+            )
+        })?;
+        let known: RoomType = room_type
+            .trim()
+            .parse()
+            .map_err(|possible| format!("{room_type:?} is not a type of rooms: {possible}"))?;
+        let days = parse_number(days.trim(), 1, MOST_DAYS)
+            .map_err(|reason| format!("the days of {known}: {reason}"))?;
+        let days = u32::try_from(days).map_err(|error| error.to_string())?;
+        if retention.insert(known, days).is_some() {
+            return Err(format!("{known} is there twice"));
+        }
+    }
+    Ok(retention)
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
@@ -850,6 +906,28 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_kept_by_type_of_room() {
+        assert!(load(&[], &[]).unwrap().retention_days.is_empty());
+        let (consumers, support) = (RoomType::ConsumerToConsumer, RoomType::ConsumerToSupport);
+        let (_directory, path) =
+            file("[retention_days]\nconsumer-to-consumer = 90\nconsumer-to-support = 3650\n");
+        let config = load(&["--config", &path], &[]).unwrap();
+        assert_eq!(
+            config.retention_days,
+            BTreeMap::from([(consumers, 90), (support, 3650)])
+        );
+        let variable = [("HANSARD_RETENTION_DAYS", "consumer-to-support=7")];
+        let config = load(&["--config", &path], &variable).unwrap();
+        assert_eq!(config.retention_days, BTreeMap::from([(support, 7)]));
+        let flag = "--retention-days=consumer-to-support=8, consumer-to-consumer=9";
+        let config = load(&[flag], &variable).unwrap();
+        assert_eq!(
+            config.retention_days,
+            BTreeMap::from([(consumers, 9), (support, 8)])
+        );
+    }
+
+    #[test]
     fn port_changes_only_the_default_address() {
         let config = load(&[], &[("PORT", "8080")]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
@@ -939,6 +1017,41 @@ mod tests {
             ),
             ("data-dir", "", "--data-dir: expected a path, found nothing"),
             (
+                "retention-days",
+                "90",
+                "--retention-days: \"90\" is not a type of rooms with its days, such as consumer-to-consumer=90",
+            ),
+            (
+                "retention-days",
+                "",
+                "--retention-days: \"\" is not a type of rooms with its days",
+            ),
+            (
+                "retention-days",
+                "support=90",
+                "--retention-days: \"support\" is not a type of rooms: possible values are consumer-to-consumer,",
+            ),
+            (
+                "retention-days",
+                "consumer-to-support=0",
+                "--retention-days: the days of consumer-to-support: \"0\" is not a whole number from 1 to 36600",
+            ),
+            (
+                "retention-days",
+                "consumer-to-support=-7",
+                "--retention-days: the days of consumer-to-support: \"-7\" is not a whole number",
+            ),
+            (
+                "retention-days",
+                "consumer-to-support=week",
+                "--retention-days: the days of consumer-to-support: \"week\" is not a whole number",
+            ),
+            (
+                "retention-days",
+                "consumer-to-support=1,consumer-to-support=2",
+                "--retention-days: consumer-to-support is there twice",
+            ),
+            (
                 "allowed-origins",
                 "https://a/b",
                 "--allowed-origins: \"https://a/b\" is not an origin",
@@ -965,6 +1078,10 @@ mod tests {
             (
                 "max_members = 1.5",
                 "max_members in PATH: expected a single value, found float",
+            ),
+            (
+                "[retention_days]\nconsumer-to-consumer = 1.5",
+                "retention_days in PATH: the days of consumer-to-consumer: \"1.5\" is not a whole number from 1 to 36600",
             ),
             (
                 "allowed_origins = [1]",

@@ -131,6 +131,18 @@ impl ApiError {
         }
     }
 
+    /// 503 `overloaded`: more is asked for at a time than can be worked on; nothing was done.
+    pub fn overloaded() -> Self {
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "too much is asked for at once; nothing was done, try again",
+            )
+        }
+    }
+
     /// 500 `internal`: something went wrong that the client can do nothing about. What it was goes to
     /// the log and not to the client.
     pub fn internal(error: &anyhow::Error) -> Self {

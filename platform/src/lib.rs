@@ -28,9 +28,11 @@
 //! }
 //! ```
 
+pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod config;
+mod descriptors;
 pub mod error;
 pub mod health;
 pub mod http;
@@ -298,6 +300,7 @@ where
 {
     let config = Arc::new(Config::load(args)?);
     telemetry::init(&config);
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

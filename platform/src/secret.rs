@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use event_log::durable;
+
 use crate::config::{Config, ConfigError};
 use crate::startup::ensure_data_dir;
 
@@ -28,12 +30,16 @@ pub(crate) fn generated_as(
 ) -> Result<PathBuf, ConfigError> {
     ensure_data_dir(config)?;
     let file = config.data_dir.join(name);
+    let failed = |error: std::io::Error| {
+        let name = file.display();
+        ConfigError::new(format!("can't create the secret file {name}: {error}"))
+    };
     if !file.exists() {
-        create_secret(&file, &write(rand::random())?).map_err(|error| {
-            let name = file.display();
-            ConfigError::new(format!("can't create the secret file {name}: {error}"))
-        })?;
+        create_secret(&file, &write(rand::random())?).map_err(failed)?;
     }
+    // Nothing may be sealed or signed with a secret that a power loss takes. Also when it was there: another
+    // process may have made it just now.
+    durable::sync_name(&file).map_err(failed)?;
     Ok(file)
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::{EventLog, LogError, LogUrl};
+use event_log::{EventLog, LogError, LogUrl, durable};
 use keys::{KeyError, KeyStore, Keyring, KeysUrl, MasterKeys, Record};
 use read_models::{Catalogue, ReadModelError, ReadModelsUrl};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -86,8 +86,19 @@ pub async fn open_log(
         async move { Ok(event_log::open(&url, &data_dir).await?) }
     })
     .await?;
-    let asked = log.durability().await;
-    let asked = asked.with_context(|| format!("{what} does not say whether it is durable"))?;
+    let asked = if config.require_sync {
+        // The server in use may have ended since, and another one has not been asked yet.
+        wait_for(&what, config.startup_timeout(), shutdown, || {
+            let log = Arc::clone(&log);
+            async move { Ok(log.durability().await?) }
+        })
+        .await?
+    } else {
+        match log.durability().await {
+            Err(LogError::Unavailable(reason)) => Err(reason),
+            asked => asked.with_context(|| format!("{what} does not say whether it is durable"))?,
+        }
+    };
     if let Err(reason) = asked {
         if config.require_sync {
             anyhow::bail!(ConfigError::new(format!(
@@ -211,7 +222,7 @@ pub async fn open_catalogue_unprepared(config: &Config) -> anyhow::Result<Arc<dy
 pub fn ensure_data_dir(config: &Config) -> Result<(), ConfigError> {
     let directory = config.data_dir.as_path();
     let name = directory.display();
-    std::fs::create_dir_all(directory).map_err(|error| {
+    durable::create_directory(directory).map_err(|error| {
         ConfigError::new(format!("can't create the data directory {name}: {error}"))
     })?;
     let probe = directory.join(format!(".probe-{}", uuid::Uuid::new_v4().simple()));

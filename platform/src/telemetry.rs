@@ -126,6 +126,19 @@ fn describe() {
         "hansard_dead_letters",
         "Events set aside because they could not be projected"
     );
+    describe_counter!(
+        "hansard_retention_rooms_total",
+        "How often texts of a room were let go for their age"
+    );
+    describe_counter!(
+        "hansard_retention_keys_total",
+        "Keys of rooms' months that were destroyed because all of their texts are past their age"
+    );
+    describe_gauge!(
+        "hansard_retention_last_run_seconds",
+        Unit::Seconds,
+        "When the last round of retention ended that failed nowhere, in seconds since 1970"
+    );
     describe_gauge!(
         "hansard_tree_size",
         "Events hashed into the Merkle tree over the log"

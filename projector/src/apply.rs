@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gather::Gathered;
 use crate::lead::Led;
+use crate::purge::Purging;
 use crate::status::{Stage, age};
 use crate::{ProjectorError, backoff};
 
@@ -33,9 +34,10 @@ pub(crate) async fn apply(
     keyring: Keyring,
     incarnation: Incarnation,
     gathered: Gathered,
+    purging: Purging,
     abandon: CancellationToken,
 ) -> Result<Applied, ProjectorError> {
-    match write(&led, &keyring, incarnation, gathered, &abandon).await {
+    match write(&led, &keyring, incarnation, gathered, &purging, &abandon).await {
         Err(ProjectorError::ReadModels(ReadModelError::Overtaken)) => Ok(Applied::Overtaken),
         other => other,
     }
@@ -46,6 +48,7 @@ async fn write(
     keyring: &Keyring,
     incarnation: Incarnation,
     gathered: Gathered,
+    purging: &Purging,
     abandon: &CancellationToken,
 ) -> Result<Applied, ProjectorError> {
     let begun = Instant::now();
@@ -91,7 +94,7 @@ async fn write(
         return Ok(Applied::Abandoned);
     }
     if makes_texts_go && led.is_served() {
-        purge(led).await;
+        purging.ask();
     }
     metrics::counter!("hansard_projection_events_total").increment(events as u64);
     metrics::histogram!("hansard_projection_batch_events").record(events as f64);
@@ -112,18 +115,6 @@ async fn write(
         visible.record_many(age(stored_at), events);
     }
     Ok(Applied::UpTo(up_to))
-}
-
-/// Gets texts that are gone out of the database's files, as far as that can be done at present. What can't is
-/// noted there: it is done with the next, or when a projector begins to lead.
-pub(crate) async fn purge(led: &Led) {
-    if let Err(error) = led.projection.purge().await {
-        let generation = led.number;
-        tracing::warn!(
-            generation,
-            "texts that are gone may still be in files: {error}"
-        );
-    }
 }
 
 /// Destroys a key, which may have been done before.

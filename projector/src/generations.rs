@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use read_models::{Generation, Generations, ReadModelError, State};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -14,6 +14,7 @@ use crate::hand_over::hand_over;
 use crate::lead::lead;
 use crate::project::{Ended, Work, project};
 use crate::rebuild::build;
+use crate::retention::keep;
 use crate::waited_for::WaitedFor;
 use crate::{Options, ProjectorError, Status, backoff};
 
@@ -297,9 +298,16 @@ impl Tended {
             }
             // It may have been rejected: then the next look at the catalogue ends this.
         }
-        let handing_over = tokio::spawn(hand_over(Arc::clone(catalogue), work.led.clone()));
-        let ended = project(&work, None, stop).await;
-        handing_over.abort();
-        ended
+        // Aborted at the end.
+        let mut beside = JoinSet::new();
+        beside.spawn(hand_over(
+            Arc::clone(catalogue),
+            Arc::clone(&work.record.log),
+            work.led.clone(),
+        ));
+        if let Some(retention) = self.options.retention.clone() {
+            beside.spawn(keep(retention, work.led.clone()));
+        }
+        project(&work, None, stop).await
     }
 }

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use read_models::{Catalogue, Generation, ReadModelError, State};
+use event_log::EventLog;
+use read_models::{Catalogue, Generation, State};
 use tokio::time::sleep;
 
 use crate::lead::Led;
@@ -21,19 +22,19 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Makes the generation, which is being projected, the one that is read, and gives up those before it.
 /// Dropping the future is safe: whoever leads the generation next goes on.
-pub(crate) async fn hand_over(catalogue: Arc<dyn Catalogue>, led: Led) {
+pub(crate) async fn hand_over(catalogue: Arc<dyn Catalogue>, log: Arc<dyn EventLog>, led: Led) {
     loop {
-        match step(catalogue.as_ref(), &led).await {
+        match step(catalogue.as_ref(), log.as_ref(), &led).await {
             Ok(true) => return,
             Ok(false) => {}
-            Err(error) => tracing::debug!(%error, "a hand-over waits for the read models"),
+            Err(error) => tracing::debug!(%error, "a hand-over waits"),
         }
         sleep(LOOK).await;
     }
 }
 
 /// Gets one step further; whether everything is done.
-async fn step(catalogue: &dyn Catalogue, led: &Led) -> Result<bool, ReadModelError> {
+async fn step(catalogue: &dyn Catalogue, log: &dyn EventLog, led: &Led) -> anyhow::Result<bool> {
     let generations = catalogue.generations().await?;
     let Some(own) = generations.get(led.number) else {
         return Ok(true);
@@ -46,7 +47,7 @@ async fn step(catalogue: &dyn Catalogue, led: &Led) -> Result<bool, ReadModelErr
         State::Joining => {
             sleep(NOTICE).await;
             for other in older {
-                if !has_caught_up(catalogue, led, other.number).await? {
+                if !has_caught_up(catalogue, log, led, other.number).await? {
                     return Ok(false);
                 }
             }
@@ -73,15 +74,21 @@ async fn step(catalogue: &dyn Catalogue, led: &Led) -> Result<bool, ReadModelErr
 
 async fn has_caught_up(
     catalogue: &dyn Catalogue,
+    log: &dyn EventLog,
     led: &Led,
     other: u32,
-) -> Result<bool, ReadModelError> {
+) -> anyhow::Result<bool> {
     // The other one first: it is what has to be reached.
     let other = catalogue.open(other).await?.checkpoint().await?;
     let own = led.projection.checkpoint().await?;
     let (Some(own), Some(other)) = (own, other) else {
         return Ok(true);
     };
-    // The positions of another log, which this one has taken the place of, mean nothing.
-    Ok(own.incarnation != other.incarnation || own.position >= other.position)
+    if own.incarnation != other.incarnation {
+        // The positions of another log, which this one has taken the place of, mean nothing.
+        return Ok(true);
+    }
+    // A log that has lost its tail ends before what the other one has seen, and nobody gets further.
+    let end = log.tail().await?.last;
+    Ok(own.position >= other.position.min(end))
 }

@@ -19,7 +19,9 @@ mod generations;
 mod hand_over;
 mod lead;
 mod project;
+mod purge;
 mod rebuild;
+mod retention;
 mod settle;
 mod source;
 mod status;
@@ -35,6 +37,7 @@ use keys::Record;
 use read_models::{Catalogue, Progress, ReadModelError};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::retention::Retention;
 pub use crate::settle::{Settled, settled_snapshot};
 pub use crate::status::{Lag, Stage, Status};
 pub use crate::verification::{VerificationError, verify_generation};
@@ -62,6 +65,8 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Where the projector reports how it is doing.
     pub status: Status,
+    /// Which texts are let go for their age; none, for `None`.
+    pub retention: Option<Retention>,
     /// How long a generation is kept that nobody uses any more: [`GRACE`], except in tests.
     pub grace: Duration,
     /// How long to go on after the shutdown signal with what the log holds by then. Zero: only the batch

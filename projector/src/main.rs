@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use commands::Commands;
+use directory::Directory;
 use futures::FutureExt;
-use projector::{Options, Status};
+use projector::{Options, Retention, Status};
 use utoipa_axum::router::OpenApiRouter;
 
 /// Follows the event log and writes the read models; serves /health and /metrics
@@ -35,6 +37,10 @@ fn main() -> ExitCode {
             proof,
             Duration::ZERO,
         )?;
+        let retention = Retention::of(&context.config.retention_days, || Commands {
+            directory: Directory::start(record.clone(), context.shutdown.clone()),
+            record: record.clone(),
+        });
         let options = Options {
             record,
             catalogue,
@@ -42,6 +48,7 @@ fn main() -> ExitCode {
             only: None,
             progress: None,
             status,
+            retention,
             // Another projector, or this one when it is started again, goes on from the checkpoint.
             drain: Duration::ZERO,
             grace: projector::GRACE,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{self, Applied};
 use crate::gather::Gathered;
 use crate::lead::Led;
+use crate::purge::Purging;
 use crate::waited_for::Told;
 use crate::{ProjectorError, Status, backoff, check_history, source, tend};
 
@@ -63,8 +64,9 @@ pub(crate) async fn project(
         None => return Ok(Ended::Stopped),
     }
     work.led.beat().await;
+    let purging = Purging::start(work.led.clone());
     if work.led.is_served() {
-        apply::purge(&work.led).await;
+        purging.ask();
     }
     let is_over = |position: Position| end.is_some_and(|end| position >= end);
     if is_over(start.position) {
@@ -112,6 +114,7 @@ pub(crate) async fn project(
                 work.record.keyring.clone(),
                 start.incarnation.clone(),
                 std::mem::take(&mut gathered),
+                purging.clone(),
                 abandon.clone(),
             )));
         }

@@ -73,15 +73,26 @@ struct Running {
 
 impl Running {
     fn start(log: &Arc<Log>, catalogue: Arc<dyn Catalogue>, name: &str) -> Self {
+        Self::start_for(None, log, catalogue, name)
+    }
+
+    /// As `hansard rebuild` does, for this generation alone.
+    fn start_for(
+        only: Option<u32>,
+        log: &Arc<Log>,
+        catalogue: Arc<dyn Catalogue>,
+        name: &str,
+    ) -> Self {
         let (stop, status) = (CancellationToken::new(), Status::default());
         let options = Options {
             record: log.record(),
             catalogue,
             name: name.to_owned(),
-            only: None,
+            only,
             progress: None,
             status: status.clone(),
             drain: Duration::ZERO,
+            retention: None,
             grace: GRACE,
         };
         let runtime = Runtime::new().unwrap();
@@ -355,6 +366,39 @@ async fn a_rebuild_goes_on_where_it_was_cut_off() {
         })
         .await;
         projector.stop().await;
+        store.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_from_a_log_that_has_lost_its_tail_comes_to_an_end() {
+    for store in Store::all() {
+        let (_directory, log) = setting().await;
+        log.post("left").await;
+        let catalogue = store.catalogue().await;
+        let projector = Running::start(&log, store.catalogue().await, "one");
+        reached(&Live::new(store.catalogue().await), 4).await;
+        projector.stop().await;
+        // There was more, and it was projected.
+        let first = catalogue.open(1).await.unwrap();
+        let incarnation = log.tail().await.unwrap().incarnation;
+        let lost = Batch {
+            fence: first.lease().await.unwrap().fence,
+            ..nothing_up_to(9, incarnation)
+        };
+        first.apply(&lost).await.unwrap();
+
+        catalogue.add(1, State::Building).await.unwrap().unwrap();
+        let rebuild = Running::start_for(Some(2), &log, store.catalogue().await, "rebuild");
+        let second = becomes(catalogue.as_ref(), 2, State::Live).await;
+        let note = second.note.unwrap();
+        assert!(note.contains("it has lost its tail"), "{note}");
+        assert!(note.ends_with("and it is what the log gives"), "{note}");
+        let retired = async || state_of(catalogue.as_ref(), 1).await != Some(State::Live);
+        eventually("the old generation is given up", retired).await;
+        let live = Live::new(store.catalogue().await);
+        assert_eq!(texts(&live).await, ["left"]);
+        rebuild.stop().await;
         store.remove().await;
     }
 }

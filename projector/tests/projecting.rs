@@ -374,6 +374,7 @@ async fn those_who_wait_in_the_same_process_are_told_at_once() {
         catalogue: std::sync::Arc::new(Only(models.clone())),
         name: "the projector".to_owned(),
         only: None,
+        retention: None,
         grace: projector::GRACE,
         progress: Some(progress.clone()),
         status: projector::Status::default(),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audit::RecordHandle;
+use platform::admission::admit;
 use platform::auth::Auth;
 use read_models::{Progress, ReadModels};
 use utoipa_axum::router::OpenApiRouter;
@@ -33,16 +34,18 @@ pub struct Options {
     pub past: RecordHandle,
     /// Who may call.
     pub auth: Auth,
+    /// How many queries are worked on at a time.
+    pub max_requests: usize,
 }
 
 /// The read side's routes.
 pub fn routes(options: Options) -> OpenApiRouter {
-    OpenApiRouter::new()
+    let router = OpenApiRouter::new()
         .routes(routes!(users::list))
         .routes(routes!(users::get))
         .routes(routes!(rooms::recent))
         .routes(routes!(rooms::conversation))
         .routes(routes!(rooms::history))
-        .routes(routes!(search::search))
-        .with_state(Arc::new(options))
+        .routes(routes!(search::search));
+    admit(router, options.max_requests).with_state(Arc::new(options))
 }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             read_models,
             past: record,
             auth,
+            max_requests: context.config.max_requests,
         });
         context
             .serve(listener, routes.merge(audit), contract::OPENAPI)

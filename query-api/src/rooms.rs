@@ -126,6 +126,11 @@ pub(crate) async fn conversation(
             let caller = options.member(&headers).await?;
             let room = options.room_of_member(&room, caller).await?;
             let rows = options.read_models.conversation(room.id, page).await?;
+            if rows.is_empty() {
+                // It may have been deleted since it was looked up: then it is no empty room, but none.
+                let id = room.id.to_string();
+                options.room_of_member(&id, caller).await?;
+            }
             let read_models = options.read_models.as_ref();
             let profiles = Profiles::load(read_models, taking_part(&room, &rows)).await?;
             (room, rows, profiles, None)

@@ -225,6 +225,13 @@ impl ReadModels for Live {
         }
     }
 
+    async fn oldest_unexpired(&self, room: RoomId) -> Result<Option<Timestamp>, ReadModelError> {
+        match self.current().await? {
+            Some(current) => current.oldest_unexpired(room).await,
+            None => Ok(None),
+        }
+    }
+
     async fn search(
         &self,
         user: UserId,

@@ -361,6 +361,11 @@ impl ReadModels for MongoReadModels {
         .await
     }
 
+    async fn oldest_unexpired(&self, room: RoomId) -> Result<Option<Timestamp>, ReadModelError> {
+        self.run(QUERY_LIMIT, move |store| store.oldest_unexpired(room))
+            .await
+    }
+
     async fn search(
         &self,
         user: UserId,

@@ -200,6 +200,13 @@ pub trait ReadModels: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<(RoomId, MessageId)>, ReadModelError>;
 
+    /// When the oldest of the room's messages that have not expired was posted; `None` when it has none, or is
+    /// unknown or deleted.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn oldest_unexpired(&self, room: RoomId) -> Result<Option<Timestamp>, ReadModelError>;
+
     /// The messages, in rooms of `user`, whose newest text has all of the words: newest first. A room that is unknown or
     /// that `user` is not a member of has none.
     ///

@@ -378,6 +378,11 @@ impl ReadModels for SqliteReadModels {
             .await
     }
 
+    async fn oldest_unexpired(&self, room: RoomId) -> Result<Option<Timestamp>, ReadModelError> {
+        self.read(move |snapshot| queries::oldest_unexpired(snapshot, room))
+            .await
+    }
+
     async fn search(
         &self,
         user: UserId,

@@ -1077,6 +1077,7 @@ fn mongodb_answers_from_indexes_without_sorting_and_reads_little_more_than_it_re
             .expirable(room_type, nothing, None, 10)
             .await
             .unwrap();
+        read_models.oldest_unexpired(room(2, 0)).await.unwrap();
         read_models
             .position_of_key(uuid::Uuid::nil())
             .await

@@ -25,6 +25,7 @@ mod burst;
 mod client;
 mod edge;
 mod follower;
+mod network;
 mod node;
 mod record;
 mod schemathesis;
@@ -40,14 +41,15 @@ pub use browser::Browser;
 pub use burst::{Listener, Said, Writer, assert_kept, read_all, until_acknowledged};
 pub use client::{Answer, TestClient};
 pub use follower::{Cursor, Follower, Following, Last, Plan, Tally, Waits};
+pub use network::{Network, Trouble};
 pub use node::NodeScript;
 pub use record::Auditor;
 pub use schemathesis::Schemathesis;
 pub use shape::Shapes;
 pub use socket::WsClient;
 pub use stack::{
-    Auth, Backend, Layout, Options, Person, Service, Stack, hansard_command, room_of,
-    service_command,
+    Auth, Backend, Layout, Member, Options, Person, Service, Stack, Through, hansard_command,
+    network, room_of, service_command,
 };
 pub use telling::{Lines, Told};
 pub use wait::{eventually, within};
@@ -125,7 +127,9 @@ pub fn left_out(backend: Backend, layout: Layout) -> Option<String> {
         return None;
     }
     match (backend, layout) {
-        (Backend::Distributed, _) => Some(format!("{EMBEDDED_ONLY_VARIABLE} is set")),
+        (Backend::Distributed | Backend::Cluster, _) => {
+            Some(format!("{EMBEDDED_ONLY_VARIABLE} is set"))
+        }
         (Backend::Embedded, Layout::OneProcess) => None,
         (Backend::Embedded, Layout::FourProcesses) => edge::nginx().err(),
     }

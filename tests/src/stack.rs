@@ -1,6 +1,10 @@
 //! Starts Hansard's real binaries, with the servers and the proxy that they need, and takes them down
 //! again, one by one or all at once.
 
+mod cluster;
+
+pub use cluster::{Member, network};
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -22,6 +26,7 @@ use xtask::process::{Supervised, read_lossily, without_own_settings};
 
 use crate::client::{NewestPosition, TestClient};
 use crate::edge;
+use crate::network::Network;
 use crate::socket::WsClient;
 use crate::wait::eventually;
 
@@ -41,6 +46,8 @@ pub enum Backend {
     Embedded,
     /// NATS JetStream and MongoDB.
     Distributed,
+    /// The same, each on three servers: a stream with three replicas, and a replica set of three.
+    Cluster,
 }
 
 /// In how many processes Hansard runs.
@@ -74,15 +81,59 @@ pub enum Service {
     GatewayWs,
     /// Pushes to WebSockets as well, not through the edge; where [`Options::second_gateway`] asks for it.
     SecondGatewayWs,
+    /// Takes commands as well, not through the edge; where [`Options::second_services`] asks for it.
+    SecondCommandApi,
+    /// Stands by, or writes the read models; where [`Options::second_services`] asks for it.
+    SecondProjector,
+    /// Answers queries as well, not through the edge; where [`Options::second_services`] asks for it.
+    SecondQueryApi,
     /// nginx; with four processes only.
     Edge,
-    /// nats-server; on the distributed backend only.
+    /// nats-server; on the distributed backends only.
     Nats,
-    /// mongod; where [`Options::own_mongod`] asks for it.
+    /// The second nats-server of a cluster.
+    SecondNats,
+    /// The third nats-server of a cluster.
+    ThirdNats,
+    /// mongod; where [`Options::own_mongod`] asks for it, and in a cluster.
     Mongod,
+    /// The second mongod of a cluster.
+    SecondMongod,
+    /// The third mongod of a cluster.
+    ThirdMongod,
 }
 
 impl Service {
+    /// The nats-servers of a cluster, by host.
+    pub const NATS: [Self; 3] = [Self::Nats, Self::SecondNats, Self::ThirdNats];
+    /// The mongods of a cluster, by host.
+    pub const MONGODS: [Self; 3] = [Self::Mongod, Self::SecondMongod, Self::ThirdMongod];
+
+    /// Whether it is a server that Hansard uses.
+    #[must_use]
+    pub fn is_server(self) -> bool {
+        Self::NATS.contains(&self) || Self::MONGODS.contains(&self)
+    }
+
+    /// Whether it is one of Hansard's own.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        !self.is_server() && self != Self::Edge
+    }
+
+    /// What a server's files are called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nats => "nats",
+            Self::SecondNats => "second-nats",
+            Self::ThirdNats => "third-nats",
+            Self::Mongod => "mongod",
+            Self::SecondMongod => "second-mongod",
+            Self::ThirdMongod => "third-mongod",
+            _ => panic!("{self:?} is no server"),
+        }
+    }
+
     /// The program that is this service alone.
     ///
     /// # Panics
@@ -90,11 +141,11 @@ impl Service {
     #[must_use]
     pub fn binary(self) -> &'static str {
         match self {
-            Self::CommandApi => "command-api",
-            Self::Projector => "projector",
-            Self::QueryApi => "query-api",
+            Self::CommandApi | Self::SecondCommandApi => "command-api",
+            Self::Projector | Self::SecondProjector => "projector",
+            Self::QueryApi | Self::SecondQueryApi => "query-api",
             Self::GatewayWs | Self::SecondGatewayWs => "gateway-ws",
-            Self::Edge | Self::Nats | Self::Mongod => panic!("{self:?} is none of Hansard's own"),
+            _ => panic!("{self:?} is none of Hansard's own"),
         }
     }
 }
@@ -113,8 +164,26 @@ pub struct Options {
     pub own_mongod: bool,
     /// Whether to start a second gateway; with four processes only.
     pub second_gateway: bool,
+    /// Whether to start a second command-api, projector and query-api; with four processes only.
+    pub second_services: bool,
+    /// Where Hansard is told that its servers are, if not where they are: a proxy stands there.
+    pub through: Through,
+    /// The directory that `--data-dir` names, if not one of the stack's own.
+    pub data_directory: Option<PathBuf>,
+    /// The directory in which nats-server and a mongod of the stack's own keep their data, if not one of the
+    /// stack's own.
+    pub servers_directory: Option<PathBuf>,
+    /// Whether nats-server syncs when it does by default, and not before it acknowledges; Hansard is then not
+    /// told to insist (`--require-sync`).
+    pub lazy_sync: bool,
+    /// libfaketime, where Hansard's processes are to have clocks that [`Stack::set_clock`] moves.
+    pub clocks: Option<PathBuf>,
     /// More flags for each of Hansard's processes.
     pub flags: Vec<String>,
+    /// The hosts of a cluster's servers; else they are all on this one.
+    pub network: Option<Arc<Network>>,
+    /// The directory of an older Hansard's programs, to begin with; see [`Stack::upgrade`].
+    pub old_programs: Option<PathBuf>,
 }
 
 impl Options {
@@ -127,9 +196,26 @@ impl Options {
             auth,
             own_mongod: false,
             second_gateway: false,
+            second_services: false,
+            through: Through::default(),
+            data_directory: None,
+            servers_directory: None,
+            lazy_sync: false,
+            clocks: None,
             flags: Vec::new(),
+            network: None,
+            old_programs: None,
         }
     }
+}
+
+/// Addresses, `HOST:PORT`, at which Hansard reaches its servers; `None`: at their own.
+#[derive(Debug, Clone, Default)]
+pub struct Through {
+    /// That of nats-server.
+    pub log: Option<String>,
+    /// That of mongod; with [`Options::own_mongod`] only.
+    pub read_models: Option<String>,
 }
 
 /// A user with a token.
@@ -160,6 +246,8 @@ pub struct Stack {
     unverified: Option<&'static str>,
     newest: Option<NewestPosition>,
     http: reqwest::Client,
+    /// The directory of the programs that Hansard's processes are started from.
+    programs: PathBuf,
     // Before the directory, which is deleted once the processes are gone.
     processes: Vec<Process>,
     directory: Arc<TempDir>,
@@ -173,14 +261,21 @@ struct Process {
     services: Vec<Service>,
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// Where it listens.
-    port: Port,
+    /// `HOST:PORT` where it listens.
+    address: String,
     /// Answers 200 once the process is ready.
     ready_url: String,
     output: PathBuf,
     running: Option<Supervised>,
-    /// Other ports that are its own.
-    _ports: Vec<Port>,
+    /// The ports that are its own.
+    ports: Vec<Port>,
+}
+
+impl Process {
+    /// The file that says how far its clock is from the real one.
+    fn clock(&self) -> PathBuf {
+        self.output.with_extension("clock")
+    }
 }
 
 impl Stack {
@@ -189,14 +284,27 @@ impl Stack {
     /// # Panics
     /// It is not ready in time, or a process ends.
     pub async fn start_all(&mut self) {
-        for index in 0..self.processes.len() {
-            self.spawn_process(index).await;
-            // Hansard waits for its servers by itself, but that is for suites of its own to show.
-            if self.processes[index].services == [Service::Nats] {
-                self.process_ready(index).await;
-            }
+        // Hansard waits for its servers by itself, but that is for suites of its own to show.
+        let is_server = |it: &Process| it.services.iter().any(|it| it.is_server());
+        let (servers, others): (Vec<usize>, Vec<usize>) =
+            (0..self.processes.len()).partition(|it| is_server(&self.processes[*it]));
+        for index in &servers {
+            self.spawn_process(*index).await;
         }
-        for index in 0..self.processes.len() {
+        if self.is_cluster() {
+            self.initiate_replica_set().await;
+        }
+        for index in servers {
+            self.process_ready(index).await;
+        }
+        if self.options.old_programs.is_some() && self.is_cluster() {
+            // It may not know how to create a stream with replicas, so its operator does.
+            drop(self.open_record().await);
+        }
+        for index in &others {
+            self.spawn_process(*index).await;
+        }
+        for index in others {
             self.process_ready(index).await;
         }
     }
@@ -225,12 +333,15 @@ impl Stack {
                 .timeout(Duration::from_secs(10))
                 .build()
                 .unwrap(),
+            programs: PathBuf::new(),
             processes: Vec::new(),
             directory: Arc::new(directory),
         };
+        let old = stack.options.old_programs.clone();
+        stack.programs = old.unwrap_or_else(|| from_xtask("HANSARD_TEST_BIN_DIR").into());
         let mut flags: Vec<OsString> = vec![
             "--data-dir".into(),
-            stack.directory.path().join("data").into(),
+            stack.data_directory().into(),
             "--auth".into(),
             match stack.options.auth {
                 Auth::Open => "open".into(),
@@ -242,12 +353,20 @@ impl Stack {
             std::fs::write(&secret, SECRET).unwrap();
             flags.extend(["--jwt-secret-file".into(), secret.into()]);
         }
-        if stack.options.backend == Backend::Distributed {
-            stack.log_url = stack.add_nats();
-            flags.extend(["--log".into(), stack.log_url.clone().into()]);
-            stack.read_models_url = stack.add_database();
+        if stack.options.backend != Backend::Embedded {
+            (stack.log_url, stack.read_models_url) = match stack.is_cluster() {
+                true => (stack.add_nats_cluster(), stack.add_replica_set()),
+                false => (stack.add_nats(), stack.add_database()),
+            };
+            let log_url = match &stack.options.old_programs {
+                Some(_) => stack.log_url.replace("replicas=3&", ""),
+                None => stack.log_url.clone(),
+            };
+            flags.extend(["--log".into(), log_url.into()]);
             flags.extend(["--read-models".into(), stack.read_models_url.clone().into()]);
-            flags.push("--require-sync".into());
+            if !stack.options.lazy_sync {
+                flags.push("--require-sync".into());
+            }
         }
         flags.extend(stack.options.flags.iter().map(OsString::from));
         stack.flags.clone_from(&flags);
@@ -270,14 +389,20 @@ impl Stack {
     fn add_nats(&mut self) -> String {
         let port = Port::reserve().unwrap();
         let monitor = Port::reserve().unwrap();
+        let through = self.options.through.log.clone();
         let url = format!(
             "nats://{}/HANSARD?monitor=http://{}",
-            port.address(),
+            through.unwrap_or_else(|| port.address()),
             monitor.address()
         );
-        let arguments: Vec<OsString> = vec![
-            "--config".into(),
-            edge::project_file("deploy/nats.conf").into(),
+        let mut arguments: Vec<OsString> = match self.options.lazy_sync {
+            true => vec!["--jetstream".into()],
+            false => vec![
+                "--config".into(),
+                edge::project_file("deploy/nats.conf").into(),
+            ],
+        };
+        arguments.extend([
             "--addr".into(),
             "127.0.0.1".into(),
             "--port".into(),
@@ -285,13 +410,13 @@ impl Stack {
             "--http_port".into(),
             monitor.number().to_string().into(),
             "--store_dir".into(),
-            self.directory.path().join("nats").into(),
-        ];
+            self.servers_directory().join("nats").into(),
+        ]);
         let program = from_xtask("HANSARD_TEST_NATS_SERVER").into();
         let ready_url = format!("http://{}/healthz", monitor.address());
         let mut process = self.process("nats", vec![Service::Nats], program, arguments, port);
         process.ready_url = ready_url;
-        process._ports.push(monitor);
+        process.ports.push(monitor);
         self.processes.push(process);
         url
     }
@@ -305,7 +430,11 @@ impl Stack {
             return format!("{}/{database}", server.trim_end_matches('/'));
         }
         let port = Port::reserve().unwrap();
-        let url = format!("mongodb://{}/{database}", port.address());
+        let url = match &self.options.through.read_models {
+            // Direct: the replica set's own configuration names the server behind the proxy.
+            Some(proxy) => format!("mongodb://{proxy}/{database}?directConnection=true"),
+            None => format!("mongodb://{}/{database}", port.address()),
+        };
         let program = from_xtask("HANSARD_TEST_MONGOD").into();
         let process = self.process("mongod", vec![Service::Mongod], program, Vec::new(), port);
         self.processes.push(process);
@@ -327,8 +456,8 @@ impl Stack {
         }
         arguments.extend(["--listen".into(), address.clone().into()]);
         arguments.extend_from_slice(flags);
-        let program = PathBuf::from(from_xtask("HANSARD_TEST_BIN_DIR")).join(name);
-        let process = self.process(name, services, program, arguments, port);
+        // That is found when it is started.
+        let process = self.process(name, services, name.into(), arguments, port);
         self.processes.push(process);
         address
     }
@@ -341,9 +470,12 @@ impl Stack {
         let query_api = self.add_service("query-api", vec![Service::QueryApi], flags);
         let gateway_ws = self.add_service("gateway-ws", vec![Service::GatewayWs], flags);
         if self.options.second_gateway {
-            self.add_service("gateway-ws", vec![Service::SecondGatewayWs], flags);
-            let output = self.directory.path().join("second-gateway-ws.log");
-            self.processes.last_mut().expect("just added").output = output;
+            self.add_second(Service::SecondGatewayWs, flags);
+        }
+        if self.options.second_services {
+            self.add_second(Service::SecondCommandApi, flags);
+            self.add_second(Service::SecondProjector, flags);
+            self.add_second(Service::SecondQueryApi, flags);
         }
         let addresses = edge::Addresses {
             listen: port.address(),
@@ -356,6 +488,14 @@ impl Stack {
         let process = self.process("edge", vec![Service::Edge], nginx, arguments, port);
         self.processes.push(process);
         format!("http://{}", addresses.listen)
+    }
+
+    /// Adds one more process of a service, with an output of its own.
+    fn add_second(&mut self, service: Service, flags: &[OsString]) {
+        let name = service.binary();
+        self.add_service(name, vec![service], flags);
+        let output = self.directory.path().join(format!("second-{name}.log"));
+        self.processes.last_mut().expect("just added").output = output;
     }
 
     fn process(
@@ -372,10 +512,10 @@ impl Stack {
             program,
             arguments,
             ready_url: format!("http://{}/health/ready", port.address()),
-            port,
+            address: port.address(),
             output: self.directory.path().join(format!("{name}.log")),
             running: None,
-            _ports: Vec::new(),
+            ports: vec![port],
         }
     }
 
@@ -412,14 +552,23 @@ impl Stack {
     /// The stack has no such service.
     #[must_use]
     pub fn ws_url_of(&self, service: Service) -> String {
-        let address = self.processes[self.index(service)].port.address();
-        format!("ws://{address}/ws")
+        format!("ws://{}/ws", self.address(service))
+    }
+
+    /// `HOST:PORT` at which the process that is this service listens.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    #[must_use]
+    pub fn address(&self, service: Service) -> String {
+        self.processes[self.index(service)].address.clone()
     }
 
     /// The directory that `--data-dir` names.
     #[must_use]
     pub fn data_directory(&self) -> PathBuf {
-        self.directory.path().join("data")
+        let own = || self.directory.path().join("data");
+        self.options.data_directory.clone().unwrap_or_else(own)
     }
 
     /// The directory that the log is in.
@@ -427,8 +576,13 @@ impl Stack {
     pub fn log_directory(&self) -> PathBuf {
         match self.options.backend {
             Backend::Embedded => self.data_directory(),
-            Backend::Distributed => self.directory.path().join("nats"),
+            Backend::Distributed | Backend::Cluster => self.servers_directory().join("nats"),
         }
+    }
+
+    fn servers_directory(&self) -> PathBuf {
+        let own = || self.directory.path().to_owned();
+        self.options.servers_directory.clone().unwrap_or_else(own)
     }
 
     /// The file with the secrets that tokens are signed with; with [`Auth::Token`] only.
@@ -505,9 +659,25 @@ impl Stack {
     /// It can't be started.
     #[must_use]
     pub fn hansard(&self, arguments: &[&str]) -> Output {
-        let mut command = hansard_command();
+        self.operation(arguments).output().unwrap()
+    }
+
+    /// `hansard` with these arguments and this stack's settings, not started yet.
+    #[must_use]
+    pub fn operation(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("hansard"));
+        without_own_settings(&mut command);
         command.args(arguments).args(&self.flags);
-        command.output().unwrap()
+        command
+    }
+
+    /// From now on Hansard's processes are started from the programs that were built, and no longer from
+    /// [`Options::old_programs`].
+    ///
+    /// # Panics
+    /// Nothing says where the programs are.
+    pub fn upgrade(&mut self) {
+        self.programs = from_xtask("HANSARD_TEST_BIN_DIR").into();
     }
 
     /// A client without a token.
@@ -526,8 +696,7 @@ impl Stack {
     /// The stack has no such service.
     #[must_use]
     pub fn direct(&self, service: Service) -> TestClient {
-        let address = self.processes[self.index(service)].port.address();
-        TestClient::new(&format!("http://{address}"))
+        TestClient::new(&format!("http://{}", self.address(service)))
     }
 
     /// Starts one more process of a service, on the same log and read models, and gives a client that
@@ -753,6 +922,29 @@ impl Stack {
         Some(kilobytes * 1024)
     }
 
+    /// The id of the process that is this service; `None` when it does not run.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn process_id(&mut self, service: Service) -> Option<u32> {
+        let index = self.index(service);
+        let running = self.processes[index].running.as_mut()?;
+        running.ended().is_none().then(|| running.id())
+    }
+
+    /// Moves the clock of the process that is this service to so many seconds after the real one, or before
+    /// it, within a second or two; see [`Options::clocks`]. A restart changes nothing.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub fn set_clock(&self, service: Service, seconds: i64) {
+        let file = self.processes[self.index(service)].clock();
+        // At once: a process may be reading it.
+        let new = file.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
     /// Tells the process that is this service to stop (SIGTERM) and waits until it has.
     ///
     /// # Panics
@@ -793,6 +985,25 @@ impl Stack {
     pub async fn spawn(&mut self, service: Service) {
         self.kill(service);
         self.spawn_process(self.index(service)).await;
+    }
+
+    /// Whether this service says that it is ready.
+    ///
+    /// # Panics
+    /// The stack has no such service.
+    pub async fn is_ready(&mut self, service: Service) -> bool {
+        if !self.runs(service) {
+            return false;
+        }
+        if Service::MONGODS.contains(&service) {
+            // A lone mongod is ready once it runs.
+            return !self.is_cluster() || self.is_in_set(service);
+        }
+        let answer = self
+            .http
+            .get(&self.processes[self.index(service)].ready_url);
+        let answer = answer.send().await;
+        answer.is_ok_and(|it| it.status().is_success())
     }
 
     /// Waits until this service says that it is ready.
@@ -837,28 +1048,61 @@ impl Stack {
     }
 
     async fn spawn_process(&mut self, index: usize) {
+        let data = self.servers_directory().join("mongod");
+        let is_lone_mongod =
+            self.processes[index].services == [Service::Mongod] && !self.is_cluster();
         let process = &mut self.processes[index];
-        if process.services == [Service::Mongod] {
+        if is_lone_mongod {
             // Waits until it is ready, and blocks.
             let running = tokio::task::block_in_place(|| {
-                xtask::mongod::start(&process.program, self.directory.path(), &process.port)
+                let port = &process.ports[0];
+                xtask::mongod::start_in(&process.program, &data, &process.output, port)
             });
             process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
             return;
         }
-        let mut command = Command::new(&process.program);
+        let is_own = process.services.iter().all(|it| it.is_own());
+        let program = match is_own {
+            true => self.programs.join(&process.program),
+            false => process.program.clone(),
+        };
+        let mut command = Command::new(program);
         command.args(&process.arguments);
         without_own_settings(&mut command);
         command.env("RUST_BACKTRACE", "1");
+        if let Some(library) = &self.options.clocks
+            && is_own
+        {
+            let file = process.clock();
+            if !file.exists() {
+                std::fs::write(&file, "+0\n").unwrap();
+            }
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", file)
+                // In seconds: how long the file's content holds.
+                .env("FAKETIME_CACHE_DURATION", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         let running = Supervised::start(command, &process.output);
         process.running = Some(running.unwrap_or_else(|error| panic!("{error:#}")));
     }
 
     async fn process_ready(&mut self, index: usize) {
-        let process = &mut self.processes[index];
-        if process.services == [Service::Mongod] {
+        let process = &self.processes[index];
+        if let [service] = process.services[..]
+            && Service::MONGODS.contains(&service)
+        {
+            if self.is_cluster() {
+                let what = format!("{} is ready", process.name);
+                eventually(&what, START, || async {
+                    self.is_in_set(service).then_some(())
+                })
+                .await;
+            }
             return;
         }
+        let process = &mut self.processes[index];
         let what = format!("{} is ready", process.name);
         let running = process.running.as_mut().expect("it was started");
         let http = &self.http;
@@ -895,6 +1139,7 @@ impl Drop for Stack {
                     unverified: self.unverified,
                     newest: None,
                     http: self.http.clone(),
+                    programs: self.programs.clone(),
                     processes: std::mem::take(&mut self.processes),
                     directory: Arc::clone(&self.directory),
                 });

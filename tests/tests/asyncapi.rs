@@ -331,7 +331,7 @@ async fn the_description_is_true(mut stack: Stack) {
 
     let mut expected = document.sent_by_servers();
     match stack.options().backend {
-        Backend::Distributed => {
+        Backend::Distributed | Backend::Cluster => {
             stack.kill(Service::Nats);
             let _ = of_grace.until("degraded").await;
             stack.restart(Service::Nats).await;
@@ -385,6 +385,9 @@ async fn everything_is_pushed(
     let _ = grace.client.mark_read(&room).await.ok();
     let _ = of_grace.until("conversationRead").await;
     let message = posted["post"]["postId"].as_str().unwrap();
+    let edited = ada.client.edit(&room, message, "for Hedy").await.ok();
+    let (_, pushed) = of_grace.until("messageEdited").await;
+    assert_eq!(pushed["edit"], edited["edit"]);
     let _ = ada.client.delete_message(message).await.ok();
     let _ = of_grace.until("messageDeleted").await;
     let _ = ada.client.delete_room(&room).await.ok();

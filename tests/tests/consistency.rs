@@ -17,6 +17,9 @@ use uuid::Uuid;
 /// A command that took as long as this may have given up waiting for the projection.
 const WAITED_IN_VAIN: Duration = Duration::from_millis(240);
 
+/// Enough for reads to come between any two steps of a deletion.
+const ROOMS_THAT_GO: usize = 30;
+
 /// How long the projection may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -632,9 +635,34 @@ async fn readings_reach_as_far_as_they_say(stack: &Stack) {
     );
 }
 
+/// A room that is deleted is there with what was said in it, and then not at all.
+async fn a_room_that_goes_is_never_seen_empty(stack: Stack) {
+    let stack = stack.with_positions();
+    let (ada, ben) = (stack.person("Ada").await, stack.person("Ben").await);
+    for round in 0..ROOMS_THAT_GO {
+        let room = room_of(&ada, &[&ben]).await;
+        let _ = ada.client.post(&room, "soon gone").await.ok();
+        let readers = (0..4).map(|_| async {
+            let begun = Instant::now();
+            loop {
+                let answer = ben.client.conversation(&room, "").await;
+                if answer.status == 404 {
+                    break;
+                }
+                let messages = answer.ok()["conversation"].as_array().map(Vec::len);
+                assert_eq!(messages, Some(1), "of room {round}, which goes");
+                assert!(begun.elapsed() < SOON, "room {round} does not go");
+            }
+        });
+        let deleting = async { ada.client.delete_room(&room).await.ok() };
+        futures::join!(join_all(readers), deleting);
+    }
+}
+
 on_every_stack!(
     Auth::Open;
     what_was_written_is_read_at_once,
     a_repeated_command_has_one_effect,
     a_hot_room_has_one_order,
+    a_room_that_goes_is_never_seen_empty,
 );

@@ -152,7 +152,9 @@ async fn tamper(stack: &Stack, position: &str) {
             let changed = file.execute(sql, [number.cast_signed()]).unwrap();
             assert_eq!(changed, 1);
         }
-        Backend::Distributed => delete_from_stream(stack.log_url(), number).await,
+        Backend::Distributed | Backend::Cluster => {
+            delete_from_stream(stack.log_url(), number).await
+        }
     }
 }
 
@@ -175,7 +177,7 @@ async fn what_was_done_to_the_log_is_told(mut stack: Stack) {
     assert_eq!(code, Some(1), "{told}{errors}");
     let how = match stack.options().backend {
         Backend::Embedded => "the event's bytes were changed",
-        Backend::Distributed => "the event is missing",
+        Backend::Distributed | Backend::Cluster => "the event is missing",
     };
     let expected = format!("position {message}: {how}");
     assert!(told.lines().any(|line| line == expected), "{told}");

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer runs.
 
 mod bench;
+mod chaos;
 mod fuzz;
 mod openapi;
 mod project;
@@ -33,6 +34,9 @@ enum Command {
     Test(test::Options),
     /// Measure, beside what people would use instead; writes bench/RESULTS.md and bench/results/.
     Bench(bench::Options),
+    /// Break everything that can break while clients are at work, and check that no promise was broken.
+    #[command(disable_help_flag = true)]
+    Chaos(chaos::Options),
     /// Invent hostile input for every decoder that takes bytes from outside.
     Fuzz(fuzz::Options),
     /// Write contract/openapi.json from what the code declares.
@@ -61,6 +65,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Test(options) => test::run(options, &project, &runner),
         Command::Bench(options) => bench::run(options, &project, &runner),
+        Command::Chaos(options) => chaos::run(options, &project, &runner),
         Command::Fuzz(options) => fuzz::run(options, &project, &runner),
         Command::Openapi { check } => openapi::run(*check, &project),
         Command::Servers => {

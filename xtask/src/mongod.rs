@@ -1,9 +1,11 @@
-//! Starts a mongod as a replica set of one, which is what transactions and change streams need.
+//! Starts a mongod as a replica set of one, which is what transactions and change streams need, or as a member of
+//! a larger one.
 //!
 //! Initiating the set takes two commands, so this speaks just enough of the wire protocol (`OP_MSG`,
 //! <https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>) and of BSON
 //! (<https://bsonspec.org/spec.html>) to send them, instead of pulling in the driver.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -17,33 +19,48 @@ use crate::process::{Supervised, wait_for};
 
 /// How long a mongod may take to start on a busy machine.
 const START: Duration = Duration::from_secs(60);
-/// How long one command may take.
+/// How long one command, or a connection, may take.
 const COMMAND: Duration = Duration::from_secs(10);
 const OP_MSG: i32 = 2013;
 
-/// Starts mongod with its data in `directory` and waits until it takes writes. Also starts it again on
-/// the data it left there.
+/// Starts mongod with its data and its output in `directory` and waits until it takes writes. Also starts it
+/// again on the data it left there.
 ///
 /// # Errors
 /// It can't be started or is not ready in time; with the end of its output.
 pub fn start(binary: &Path, directory: &Path, port: &Port) -> anyhow::Result<Supervised> {
-    let data = directory.join("mongod");
-    std::fs::create_dir_all(&data)?;
+    let output = directory.join("mongod.log");
+    start_in(binary, &directory.join("mongod"), &output, port)
+}
+
+/// As [`start`], with its data in one directory and its output in a file elsewhere.
+///
+/// # Errors
+/// It can't be started or is not ready in time; with the end of its output.
+pub fn start_in(
+    binary: &Path,
+    data: &Path,
+    output: &Path,
+    port: &Port,
+) -> anyhow::Result<Supervised> {
+    std::fs::create_dir_all(data)?;
     let mut command = Command::new(binary);
-    command
-        .arg("--dbpath")
-        .arg(&data)
-        .args(["--port", &port.number().to_string()])
-        .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--quiet"])
-        .args(["--replSet", "rs0", "--oplogSize", "64"])
-        .args(["--wiredTigerCacheSizeGB", "0.25"])
-        .args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
-    let mut process = Supervised::start(command, &directory.join("mongod.log"))?;
+    command.args(arguments(data, "127.0.0.1", port.number()));
+    let mut process = Supervised::start(command, output)?;
+    let address = port.address();
     let ready = wait_for(START, || {
         if let Some(status) = process.ended() {
             return Some(Err(anyhow::anyhow!("mongod ended at once, {status}")));
         }
-        is_primary(port).ok()?.then_some(Ok(()))
+        match role(&address).ok()? {
+            Role::Primary => Some(Ok(())),
+            Role::Uninitiated => {
+                // It is looked again.
+                let _ = initiate(std::slice::from_ref(&address));
+                None
+            }
+            Role::Secondary | Role::Other => None,
+        }
     });
     match ready {
         Some(Ok(())) => Ok(process),
@@ -63,31 +80,80 @@ fn last_lines(output: &str) -> String {
     lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
-/// Whether the server takes writes. Initiates the set when it has not been.
-fn is_primary(port: &Port) -> anyhow::Result<bool> {
-    let mut connection = TcpStream::connect(port.address())?;
+/// What to tell a mongod that is to be a member of the replica set `rs0`.
+#[must_use]
+pub fn arguments(data: &Path, host: &str, port: u16) -> Vec<OsString> {
+    let port = port.to_string();
+    let mut arguments: Vec<OsString> = vec!["--dbpath".into(), data.into()];
+    let rest = ["--port", &port, "--bind_ip", host]
+        .into_iter()
+        .chain(["--nounixsocket", "--quiet"])
+        .chain(["--replSet", "rs0", "--oplogSize", "64"])
+        .chain(["--wiredTigerCacheSizeGB", "0.25"])
+        .chain(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
+    arguments.extend(rest.map(OsString::from));
+    arguments
+}
+
+/// What a mongod is to its replica set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It has what the primary has.
+    Secondary,
+    /// Its set has not been initiated.
+    Uninitiated,
+    /// It is starting, or catching up.
+    Other,
+}
+
+/// Asks the server at this address, `HOST:PORT`.
+///
+/// # Errors
+/// It does not answer.
+pub fn role(address: &str) -> anyhow::Result<Role> {
+    let hello = run(&mut connect(address)?, vec![("hello", Value::Int32(1))])?;
+    let says = |name| contains(&hello, &boolean(name, true));
+    Ok(if says("isWritablePrimary") {
+        Role::Primary
+    } else if says("secondary") {
+        Role::Secondary
+    } else if says("isreplicaset") {
+        // Present only before the set is initiated.
+        Role::Uninitiated
+    } else {
+        Role::Other
+    })
+}
+
+/// Makes the servers at these addresses one replica set, by telling the first of them.
+///
+/// # Errors
+/// It does not answer.
+pub fn initiate(addresses: &[String]) -> anyhow::Result<()> {
+    let first = addresses.first().context("a replica set has a member")?;
+    let members = addresses.iter().zip(0..).map(|(address, number)| {
+        Value::Document(vec![
+            ("_id", Value::Int32(number)),
+            ("host", Value::Text(address.clone())),
+        ])
+    });
+    let configuration = vec![
+        ("_id", Value::Text("rs0".to_owned())),
+        ("members", Value::Array(members.collect())),
+    ];
+    let command = vec![("replSetInitiate", Value::Document(configuration))];
+    run(&mut connect(first)?, command)?;
+    Ok(())
+}
+
+fn connect(address: &str) -> anyhow::Result<TcpStream> {
+    let address = address.parse().context("an address is IP:PORT")?;
+    let connection = TcpStream::connect_timeout(&address, COMMAND)?;
     connection.set_read_timeout(Some(COMMAND))?;
     connection.set_write_timeout(Some(COMMAND))?;
-    let hello = run(&mut connection, vec![("hello", Value::Int32(1))])?;
-    if contains(&hello, &boolean("isWritablePrimary", true)) {
-        return Ok(true);
-    }
-    // Present only before the set is initiated.
-    if contains(&hello, &boolean("isreplicaset", true)) {
-        let member = vec![
-            ("_id", Value::Int32(0)),
-            ("host", Value::Text(port.address())),
-        ];
-        let configuration = vec![
-            ("_id", Value::Text("rs0".to_owned())),
-            ("members", Value::Array(vec![Value::Document(member)])),
-        ];
-        run(
-            &mut connection,
-            vec![("replSetInitiate", Value::Document(configuration))],
-        )?;
-    }
-    Ok(false)
+    Ok(connection)
 }
 
 /// A BSON value, of the types that are needed here.

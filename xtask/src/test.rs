@@ -16,8 +16,8 @@ use xtask::servers::{EMBEDDED_ONLY_VARIABLE, MONGOD, NATS_SERVER, find_nginx};
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
 
-/// The package whose tests start the binaries.
-const BLACK_BOX_SUITES: &str = "hansard-tests";
+/// The packages whose tests start the binaries.
+const BLACK_BOX_SUITES: [&str; 2] = ["hansard-tests", "hansard-chaos"];
 
 /// How the names of the settings of `tests/tests/soak.rs` begin: its length and its seed.
 const SOAK_VARIABLES: &str = "HANSARD_SOAK_";
@@ -97,13 +97,14 @@ fn commands(filters: &[OsString]) -> Vec<Command> {
     let names_packages = filters
         .iter()
         .any(|filter| filter == "-p" || filter == "--package");
+    let is_black_box = |filter: &OsString| BLACK_BOX_SUITES.iter().any(|it| filter == it);
     let whole: &[&str] = if names_packages {
         &[]
     } else {
         &["--workspace"]
     };
     let mut commands = Vec::new();
-    if !names_packages || filters.iter().any(|filter| filter == BLACK_BOX_SUITES) {
+    if !names_packages || filters.iter().any(is_black_box) {
         // One build of everything: the same features, so each dependency is compiled once.
         let mut build = cargo();
         build.args(["build", "--workspace", "--bins", "--tests"]);
@@ -138,7 +139,8 @@ fn has_nextest() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn exit_code(status: ExitStatus) -> ExitCode {
+/// The same as that of a program that has ended.
+pub fn exit_code(status: ExitStatus) -> ExitCode {
     status
         .code()
         .and_then(|code| u8::try_from(code).ok())

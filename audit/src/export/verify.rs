@@ -329,11 +329,8 @@ impl Events {
         let (from, to) = (bound("from"), bound("to"));
         for (recorded, _) in &self.0 {
             let position = recorded.position;
-            let of_room = matches!(
-                recorded.subject.parse(),
-                Ok(Subject::RoomLifecycle(room) | Subject::RoomTimeline(room) | Subject::RoomHold(room))
-                    if room == manifest.room
-            );
+            let subject = recorded.subject.parse().ok();
+            let of_room = subject.and_then(Subject::room) == Some(manifest.room);
             let is_late_enough = match from {
                 Some(Ok(Bound::Position(from))) => position >= from,
                 Some(Ok(Bound::Time(from))) => recorded.stored_at >= from,

@@ -3,8 +3,8 @@
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::RawMessage;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -13,6 +13,8 @@ use crate::LogError;
 /// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
 pub mod code {
     #![allow(missing_docs)]
+    /// Too few of a cluster's servers are there for as many replicas as were asked for.
+    pub const NO_SUITABLE_PEERS: u64 = 10_005;
     pub const CLUSTER_NOT_AVAILABLE: u64 = 10_008;
     pub const NO_MESSAGE_FOUND: u64 = 10_037;
     pub const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10_054;
@@ -62,6 +64,30 @@ impl Connection {
             Response::Ok(info) => Ok(Some(info)),
             Response::Err { error } if error.error_code().0 == code::STREAM_NOT_FOUND => Ok(None),
             Response::Err { error } => Err(self.unavailable(&error)),
+        }
+    }
+
+    /// Creates a stream with the settings in `config`, as `STREAM.CREATE` takes them. The same again is no error.
+    ///
+    /// # Errors
+    /// As [`Self::stream_info`]: a cluster may not be complete yet; [`LogError::Unusable`] when the server will
+    /// have no such stream.
+    pub async fn create_stream<T: DeserializeOwned>(
+        &self,
+        stream: &str,
+        config: &impl Serialize,
+        deadline: Instant,
+    ) -> Result<T, LogError> {
+        let config = serde_json::to_vec(config)
+            .map_err(|error| LogError::Unusable(format!("its settings can't be sent: {error}")))?;
+        let request = format!("STREAM.CREATE.{stream}");
+        let error = match self.api(&request, config, deadline).await? {
+            Response::Ok(info) => return Ok(info),
+            Response::Err { error } => error,
+        };
+        match error.error_code().0 {
+            code::NO_SUITABLE_PEERS | code::CLUSTER_NOT_AVAILABLE => Err(self.unavailable(&error)),
+            _ => Err(LogError::Unusable(format!("it can't be created: {error}"))),
         }
     }
 

@@ -5,6 +5,7 @@
 //! reported.
 
 pub mod api;
+mod cluster;
 mod connection;
 mod delivery;
 mod monitor;
@@ -36,6 +37,7 @@ use crate::{
     Recorded, Signals, Tail, append_measured,
 };
 use api::code;
+use cluster::ClusterInfo;
 use connection::Connection;
 use delivery::Delivery;
 use signals::NatsSignals;
@@ -57,6 +59,9 @@ const READ_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The pause before an append that the server was not ready for is sent again.
 const NOT_READY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Names the subject that an expectation is of, where it is not the event's own (since server 2.12).
+const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 /// How long a read waits for the next event before it looks whether there is one.
 const END_CHECK: Duration = Duration::from_secs(1);
@@ -89,6 +94,8 @@ struct StreamInfo {
     created: String,
     config: Config,
     state: StreamState,
+    /// In a cluster.
+    cluster: Option<ClusterInfo>,
 }
 
 #[derive(Deserialize)]
@@ -98,11 +105,11 @@ struct StreamState {
 
 impl JetStreamLog {
     /// Connects to the servers, and creates the stream if it does not exist. An existing stream keeps
-    /// its settings: replicas and placement are its operator's.
+    /// its settings: replicas and placement are its operator's, who is told of too few replicas.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`] when no server answers within a few seconds; [`LogError::Unusable`]
-    /// when the login is refused or the stream is not fit to be a log.
+    /// [`LogError::Unavailable`] when no server answers within a few seconds, or too few for a new stream;
+    /// [`LogError::Unusable`] when the login is refused or the stream is not fit to be a log.
     pub async fn open(address: &NatsAddress) -> Result<Self, LogError> {
         let connection = Connection::open(address).await?;
         let mut log = Self {
@@ -122,6 +129,7 @@ impl JetStreamLog {
                 address.hosts()
             )));
         }
+        address.warn_of_replicas(&address.stream, info.config.num_replicas);
         log.direct = info.config.allow_direct && info.config.num_replicas == 1;
         Ok(log)
     }
@@ -136,7 +144,7 @@ impl JetStreamLog {
             // ones dropped.
             discard: DiscardPolicy::New,
             storage: StorageType::File,
-            num_replicas: 1,
+            num_replicas: self.address.replicas,
             duplicate_window: DUPLICATE_WINDOW,
             allow_direct: true,
             // Denying deletion can't be undone on a stream, and whether erasure deletes messages or
@@ -145,19 +153,17 @@ impl JetStreamLog {
             deny_purge: false,
             ..Config::default()
         };
-        let payload = serde_json::to_vec(&config)
-            .map_err(|error| LogError::Unusable(format!("its settings can't be sent: {error}")))?;
-        tracing::info!(%stream, "creating the stream");
-        // Several processes may do this at once: the same settings again are no error.
-        let request = format!("STREAM.CREATE.{stream}");
+        tracing::info!(%stream, replicas = config.num_replicas, "creating the stream");
+        // Several processes may do this at once.
         let deadline = Instant::now() + READ_DEADLINE;
-        match self.connection.api(&request, payload, deadline).await? {
-            Response::Ok(info) => Ok(info),
-            Response::Err { error } => Err(LogError::Unusable(format!(
-                "the stream {stream} at {} can't be created: {error}",
+        let created = self.connection.create_stream(stream, &config, deadline);
+        created.await.map_err(|error| match error {
+            LogError::Unusable(reason) => LogError::Unusable(format!(
+                "the stream {stream} at {}: {reason}",
                 self.address.hosts()
-            ))),
-        }
+            )),
+            other => other,
+        })
     }
 
     /// The stream's settings and state; `None` when there is no such stream.
@@ -177,6 +183,23 @@ impl JetStreamLog {
                 self.address.hosts()
             ))
         })
+    }
+
+    /// The stream's settings and state, by the one server that knows every acknowledged append.
+    async fn leaders_info(&self) -> Result<StreamInfo, LogError> {
+        let deadline = Instant::now() + READ_DEADLINE;
+        loop {
+            let info = self.existing_info().await?;
+            let checked = info.cluster.as_ref().map(ClusterInfo::check_leader);
+            let Some(Err(reason)) = checked else {
+                return Ok(info);
+            };
+            tracing::debug!(last = info.state.last_seq, %reason, "asking again for the log's end");
+            if Instant::now() + NOT_READY_PAUSE >= deadline {
+                return Err(self.connection.unavailable(&reason));
+            }
+            tokio::time::sleep(NOT_READY_PAUSE).await;
+        }
     }
 
     /// One message of the stream, read by `query` (a message get request of the JetStream API). `latest`
@@ -269,8 +292,11 @@ impl JetStreamLog {
         let expected = match expect {
             Expect::Any => None,
             Expect::Empty => Some(0),
-            Expect::Exact(position) => Some(position.get()),
+            Expect::Exact(position) | Expect::Beside(_, position) => Some(position.get()),
         };
+        if let Expect::Beside(other, _) = expect {
+            headers.insert(EXPECTED_SUBJECT, other.to_string().as_str());
+        }
         if let Some(expected) = expected {
             headers.insert(
                 header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
@@ -282,19 +308,21 @@ impl JetStreamLog {
 
     /// What a conflict means: a server with one replica checks the expectation before the message id, so
     /// the subject may have changed by this very event, on an earlier try whose acknowledgement was lost.
-    /// Then it is the first one after what was expected.
+    /// Then it is the first one after what was expected, or, where another subject was expected to be somewhere,
+    /// the last one of its own.
     async fn conflict(&self, event: &NewEvent, expect: Expect) -> Result<Appended, LogError> {
-        let expected = match expect {
-            Expect::Any | Expect::Empty => Position::ZERO,
-            Expect::Exact(position) => position,
+        let subject = event.subject.to_string();
+        let first_after =
+            |expected: Position| json!({ "seq": expected.next().get(), "next_by_subj": subject });
+        let query = match expect {
+            Expect::Any | Expect::Empty => first_after(Position::ZERO),
+            Expect::Exact(position) => first_after(position),
+            // Others may have appended to this one at any time.
+            Expect::Beside(..) => json!({ "last_by_subj": subject }),
         };
-        let query = json!({
-            "seq": expected.next().get(),
-            "next_by_subj": event.subject.to_string(),
-        });
-        let first = self.fetch(query, true).await?;
-        let own = first.filter(|first| {
-            let id = first.headers.get(async_nats::header::NATS_MESSAGE_ID);
+        let found = self.fetch(query, true).await?;
+        let own = found.filter(|found| {
+            let id = found.headers.get(async_nats::header::NATS_MESSAGE_ID);
             id.is_some_and(|id| id.as_str() == message_id(event))
         });
         match own {
@@ -390,7 +418,7 @@ impl EventLog for JetStreamLog {
     }
 
     async fn tail(&self) -> Result<Tail, LogError> {
-        let info = self.existing_info().await?;
+        let info = self.leaders_info().await?;
         Ok(Tail {
             incarnation: Incarnation(format!("{}@{}", self.address.stream, info.created)),
             last: Position::new(info.state.last_seq),
@@ -406,7 +434,7 @@ impl EventLog for JetStreamLog {
             let reason = "the stream's persist_mode is async: it acknowledges before it writes";
             return Ok(Err(reason.to_owned()));
         }
-        Ok(monitor::syncs_always(&self.address, &self.connection.server_id()).await)
+        monitor::syncs_always(&self.address, &self.connection.server_id()).await
     }
 
     fn signals(&self) -> Arc<dyn Signals> {
@@ -502,7 +530,7 @@ impl Selection {
         let subjects = if rooms.len() > ROOMS_PICKED_BY_SERVER {
             Vec::new()
         } else {
-            // One subject a room instead of each of its three: half the server's work. What else there may be in a
+            // One subject a room instead of each of its four: half the server's work. What else there may be in a
             // room is dropped here.
             rooms
                 .iter()

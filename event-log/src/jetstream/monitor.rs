@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::NatsAddress;
+use crate::{LogError, NatsAddress};
 
 /// How long one endpoint may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,40 +39,64 @@ struct JetStreamConfig {
     sync_interval: u64,
 }
 
-/// `Ok` if every monitored server syncs always, and the one in use is among them; else the reason.
-pub(super) async fn syncs_always(address: &NatsAddress, server_id: &str) -> Result<(), String> {
+/// `Ok` if every monitored server that answers syncs always, and the one in use is among them; else the reason.
+/// One that is down acknowledges nothing, so a cluster with one server less is still good for use.
+///
+/// # Errors
+/// [`LogError::Unavailable`] when the server in use may be one that did not answer.
+pub(super) async fn syncs_always(
+    address: &NatsAddress,
+    server_id: &str,
+) -> Result<Result<(), String>, LogError> {
     const UNKNOWN: &str =
         "whether the server syncs before it acknowledges could not be determined:";
     if address.monitors.is_empty() {
-        return Err(format!(
+        return Ok(Err(format!(
             "{UNKNOWN} only its monitoring endpoint says so; add ?monitor=http://HOST:8222 to the log's URL"
-        ));
+        )));
     }
+    let answers = address.monitors.iter().map(async |monitor| {
+        let varz = timeout(TIMEOUT, varz(monitor)).await;
+        (
+            monitor,
+            varz.unwrap_or_else(|_| Err("no answer in time".to_owned())),
+        )
+    });
     let mut in_use = false;
-    for monitor in &address.monitors {
-        let varz = timeout(TIMEOUT, varz(monitor))
-            .await
-            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
-            .map_err(|reason| format!("{UNKNOWN} {monitor}: {reason}"))?;
+    let mut silent = None;
+    for (monitor, varz) in join_all(answers).await {
+        let varz = match varz {
+            Ok(varz) => varz,
+            Err(reason) => {
+                silent.get_or_insert(format!("{UNKNOWN} {monitor}: {reason}"));
+                continue;
+            }
+        };
         in_use |= varz.server_id == server_id;
-        let config = varz
-            .jetstream
-            .and_then(|jetstream| jetstream.config)
-            .ok_or_else(|| format!("{UNKNOWN} {monitor} says nothing of JetStream"))?;
+        let Some(config) = varz.jetstream.and_then(|jetstream| jetstream.config) else {
+            return Ok(Err(format!(
+                "{UNKNOWN} {monitor} says nothing of JetStream"
+            )));
+        };
         if !config.sync_always {
             let seconds = Duration::from_nanos(config.sync_interval).as_secs_f64();
-            return Err(format!(
+            return Ok(Err(format!(
                 "the server at {monitor} syncs every {seconds} s only: what it acknowledged in between is \
                  lost with the power; set sync_interval: always"
-            ));
+            )));
         }
     }
-    if !in_use {
-        return Err(format!(
+    match (in_use, silent) {
+        (true, None) => Ok(Ok(())),
+        (true, Some(reason)) => {
+            tracing::warn!("{reason}");
+            Ok(Ok(()))
+        }
+        (false, Some(reason)) => Err(LogError::Unavailable(reason)),
+        (false, None) => Ok(Err(format!(
             "{UNKNOWN} none of the monitoring addresses is that of the server in use"
-        ));
+        ))),
     }
-    Ok(())
 }
 
 async fn varz(monitor: &str) -> Result<Varz, String> {

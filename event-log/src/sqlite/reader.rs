@@ -119,10 +119,10 @@ pub(super) fn page(
             collect(connection, ONE_SUBJECT, params)
         }
         Filter::Room(room) => {
-            let [lifecycle, timeline, hold] = subjects_of(*room);
+            let [lifecycle, timeline, hold, retention] = subjects_of(*room);
             let params = named_params! {
                 ":after": after, ":up_to": up_to, ":lifecycle": lifecycle, ":timeline": timeline,
-                ":hold": hold,
+                ":hold": hold, ":retention": retention,
             };
             collect(connection, SUBJECTS_OF_ROOM, params)
         }
@@ -250,7 +250,8 @@ ORDER BY position";
 
 const LIFECYCLES: &str = "
 SELECT position, subject, stored_at, payload FROM events INDEXED BY events_of_lifecycles
-WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -5) <> '.hold' AND subject <> 'chat.audit'
+WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -10) <> '.retention'
+  AND substr(subject, -5) <> '.hold' AND subject <> 'chat.audit'
   AND position > :after AND position <= :up_to
 ORDER BY position";
 
@@ -281,6 +282,9 @@ WHERE subject = :timeline AND position > :after AND position <= :up_to
 UNION ALL
 SELECT position, subject, stored_at, payload FROM events
 WHERE subject = :hold AND position > :after AND position <= :up_to
+UNION ALL
+SELECT position, subject, stored_at, payload FROM events
+WHERE subject = :retention AND position > :after AND position <= :up_to
 ORDER BY position";
 
 fn collect(connection: &Connection, query: &str, params: impl Params) -> rusqlite::Result<Page> {

@@ -33,10 +33,17 @@ const SINCE_2: &str = "
 CREATE INDEX events_of_holds ON events (position) WHERE substr(subject, -5) = '.hold';
 ";
 
+/// What version 3 changed: expiries are many.
+const SINCE_3: &str = "
+DROP INDEX events_of_lifecycles;
+CREATE INDEX events_of_lifecycles ON events (position)
+WHERE substr(subject, -9) <> '.timeline' AND substr(subject, -10) <> '.retention';
+";
+
 const LOG: Kind = Kind {
     name: "log",
     application_id: i32::from_be_bytes(*b"HSLG"),
-    versions: &[TABLES, SINCE_2],
+    versions: &[TABLES, SINCE_2, SINCE_3],
 };
 
 /// Opens the log for writing, creating it if need be.
@@ -142,7 +149,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log.db");
         let log = open(&path).unwrap();
-        log.pragma_update(None, "user_version", 3).unwrap();
+        log.pragma_update(None, "user_version", 4).unwrap();
         drop(log);
         assert!(refusal(&path).contains("newer Hansard"));
     }
@@ -153,20 +160,28 @@ mod tests {
         let path = directory.path().join("log.db");
         let log = open(&path).unwrap();
         let before = incarnation(&log).unwrap();
-        log.execute_batch("DROP INDEX events_of_holds; PRAGMA user_version = 1")
-            .unwrap();
+        log.execute_batch(
+            "DROP INDEX events_of_holds;
+             DROP INDEX events_of_lifecycles;
+             CREATE INDEX events_of_lifecycles ON events (position)
+             WHERE substr(subject, -9) <> '.timeline';
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
         drop(log);
         let log = open(&path).unwrap();
         assert_eq!(incarnation(&log).unwrap(), before);
-        assert_eq!(sqlite_file::version(&log).unwrap(), 2);
-        let indexes: i64 = log
-            .query_row(
-                "SELECT count(*) FROM sqlite_master WHERE name = 'events_of_holds'",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap();
-        assert_eq!(indexes, 1);
+        assert_eq!(sqlite_file::version(&log).unwrap(), 3);
+        let indexes = |log: &Connection| -> Vec<String> {
+            let mut query = log
+                .prepare("SELECT sql FROM sqlite_master WHERE type = 'index' ORDER BY name")
+                .unwrap();
+            let sql = query.query_map([], |row| row.get::<_, Option<String>>(0));
+            let sql = sql.unwrap().map(Result::unwrap);
+            sql.flatten().collect()
+        };
+        let new = open(&directory.path().join("new.db")).unwrap();
+        assert_eq!(indexes(&log), indexes(&new));
     }
 
     #[test]

@@ -197,16 +197,16 @@ fn append(
             duplicate: true,
         }));
     }
-    let subject = event.subject.to_string();
     let expected = match expect {
         Expect::Any => None,
-        Expect::Empty => Some(Position::ZERO),
-        Expect::Exact(position) => Some(position),
+        Expect::Empty => Some((event.subject, Position::ZERO)),
+        Expect::Exact(position) => Some((event.subject, position)),
+        Expect::Beside(other, position) => Some((other, position)),
     };
-    if let Some(expected) = expected {
+    if let Some((subject, expected)) = expected {
         let last: Option<i64> = transaction
             .prepare_cached("SELECT max(position) FROM events WHERE subject = ?1")?
-            .query_row([&subject], |row| row.get(0))?;
+            .query_row([subject.to_string()], |row| row.get(0))?;
         if last.unwrap_or(0) != sql(expected) {
             return Ok(Err(LogError::Conflict(ExpectText(expect))));
         }
@@ -217,7 +217,7 @@ fn append(
              VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![
-            subject,
+            event.subject.to_string(),
             deduplication_id,
             Timestamp::now().as_millis(),
             event.payload.as_ref(),

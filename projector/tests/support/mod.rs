@@ -309,6 +309,13 @@ impl ReadModels for Models {
         unreachable!("projectors don't query")
     }
 
+    async fn oldest_unexpired(
+        &self,
+        _: RoomId,
+    ) -> Result<Option<events::Timestamp>, ReadModelError> {
+        unreachable!("projectors don't query")
+    }
+
     async fn newly_read(&self, _: Position) -> Result<u64, ReadModelError> {
         unreachable!("projectors don't query")
     }
@@ -510,6 +517,7 @@ impl Projector {
             progress: None,
             status: status.clone(),
             drain,
+            retention: None,
             grace: projector::GRACE,
         };
         Self {

@@ -206,11 +206,11 @@ impl Store {
         page: Page,
     ) -> Result<Vec<MessageRow>, ReadModelError> {
         let part = Part::of(page);
-        let (found, messages) = futures::join!(
-            self.find_room(room),
-            self.messages_of(room, &part, doc! { "$in": [false, true] }),
-        );
-        let (Some(room), messages) = (found?, messages?) else {
+        // The room after them: it is hidden before it is emptied, so while it is there none of them was gone.
+        let messages = self
+            .messages_of(room, &part, doc! { "$in": [false, true] })
+            .await?;
+        let Some(room) = self.find_room(room).await? else {
             return Ok(Vec::new());
         };
         let rows = messages.into_iter().map(|it| it.into_row(room.expired));
@@ -361,6 +361,23 @@ impl Store {
             .at_end_of(room.id, doc! { "$lt": bound }, doc! {}, -1)
             .await?;
         Ok(last.map(|last| (room.id, message_id(last.id))))
+    }
+
+    pub(super) async fn oldest_unexpired(
+        self,
+        room: RoomId,
+    ) -> Result<Option<Timestamp>, ReadModelError> {
+        let room = self
+            .rooms
+            .find_one(doc! { "_id": room.to_string(), "deletedAt": null });
+        let Some(room) = room.await.map_err(failure)? else {
+            return Ok(None);
+        };
+        let after = doc! { "$gt": room.expired.unwrap_or(0) };
+        let oldest = self.at_end_of(room.id, after, doc! {}, 1).await?;
+        oldest
+            .map(|oldest| timestamp(oldest.created_at))
+            .transpose()
     }
 
     /// The first (1) or last (-1) message of the room, deleted or not, in a range of ids that fulfils a

@@ -58,6 +58,9 @@ const ERASURE: &str = "SELECT at, erased_by FROM erasures WHERE user = ?1";
 const ROOMS_OF_TYPE: &str = "SELECT id, position, coalesce(expired, 0) FROM rooms
      WHERE type = ?1 AND id > ?2 AND deleted_at IS NULL ORDER BY id";
 
+const EXPIRED: &str =
+    "SELECT position, coalesce(expired, 0) FROM rooms WHERE id = ?1 AND deleted_at IS NULL";
+
 /// Goes through what is older, which is what will expire, and no further.
 const IN_ORDER: &str =
     "SELECT id, created_at FROM messages WHERE room = ?1 AND id > ?2 AND deleted_at IS NULL
@@ -111,6 +114,7 @@ const STATEMENTS: &[&str] = &[
     EDITS,
     ERASURE,
     ROOMS_OF_TYPE,
+    EXPIRED,
     IN_ORDER,
     MARKS_BETWEEN,
     MARK_REACHING,
@@ -425,6 +429,25 @@ pub(super) fn expirable(
         found.extend(last_older.map(|message| (id, message)));
     }
     Ok(found)
+}
+
+pub(super) fn oldest_unexpired(
+    snapshot: &Connection,
+    room: RoomId,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let found = snapshot
+        .prepare_cached(EXPIRED)?
+        .query_row(params![room.as_uuid().as_bytes()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        })
+        .optional()?;
+    let Some((row, expired)) = found else {
+        return Ok(None);
+    };
+    let mut messages = snapshot.prepare_cached(IN_ORDER)?;
+    let mut messages = messages.query(params![row, expired])?;
+    let oldest = messages.next()?;
+    oldest.map(|message| timestamp(message, 1)).transpose()
 }
 
 /// Who has read `messages` of the room: reads the marks among them and one more for each member, not all

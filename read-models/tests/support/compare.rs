@@ -107,6 +107,13 @@ pub async fn compare(read_models: &dyn Projection, entries: &[Entry], thorough: 
             );
         }
     }
+    for room in history::rooms() {
+        assert_eq!(
+            read_models.oldest_unexpired(room).await.unwrap(),
+            model.oldest_unexpired(room),
+            "{room}"
+        );
+    }
     let after = history::rooms()[0];
     for (before, after, limit) in [(0, None, 9), (500, None, 2), (2_000, Some(after), 9)] {
         let before = Timestamp::from_millis(1_700_000_000_000 + before).unwrap();

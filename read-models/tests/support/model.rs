@@ -268,6 +268,16 @@ impl Model {
         found.take(limit as usize).collect()
     }
 
+    pub fn oldest_unexpired(&self, id: RoomId) -> Option<Timestamp> {
+        let room = self.rooms.get(&id)?;
+        if room.deletion.is_some() {
+            return None;
+        }
+        let mut messages = self.messages_of(id).into_iter();
+        let oldest = messages.find(|message| Some(*message) > room.expired)?;
+        Some(self.messages[&oldest].versions[0].at)
+    }
+
     fn message(&self, id: MessageId) -> MessageRow {
         let message = &self.messages[&id];
         let mut read_by = vec![Receipt {

@@ -18,6 +18,19 @@ pub(crate) struct Somebody {
 }
 
 impl Options {
+    /// Refuses who has no good token: before anything else of a request is judged, or waited for.
+    pub(crate) fn has_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        self.auth.bearer(headers).map(drop)
+    }
+
+    /// As [`has_token`](Self::has_token), on routes that the tutorial leaves open to all.
+    pub(crate) fn may_ask(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        match self.auth.mode() {
+            AuthMode::Open => Ok(()),
+            AuthMode::Token => self.has_token(headers),
+        }
+    }
+
     /// Waits until the read models have reached the position in the `Hansard-Position` header, if there
     /// is one: a client that sends back what a command answered reads its own writes from every replica,
     /// and one that sends a frame's position reads nothing older than what it was pushed.

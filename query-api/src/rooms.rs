@@ -44,8 +44,10 @@ use crate::view::Profiles;
 pub(crate) async fn recent(
     State(options): State<Arc<Options>>,
     headers: HeaderMap,
-    requested: Requested,
+    requested: Result<Requested, ApiError>,
 ) -> Result<Json<RecentAnswer>, ApiError> {
+    options.has_token(&headers)?;
+    let requested = requested?;
     options.reach(&headers).await?;
     let page = requested.page;
     let (rows, profiles, as_of) = match requested.as_of {
@@ -117,8 +119,10 @@ pub(crate) async fn conversation(
     State(options): State<Arc<Options>>,
     Path(room): Path<String>,
     headers: HeaderMap,
-    requested: Requested,
+    requested: Result<Requested, ApiError>,
 ) -> Result<Json<ConversationAnswer>, ApiError> {
+    options.has_token(&headers)?;
+    let requested = requested?;
     options.reach(&headers).await?;
     let page = requested.page;
     let (room, rows, profiles, as_of) = match requested.as_of {
@@ -186,6 +190,7 @@ pub(crate) async fn history(
     Path((room, message)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<HistoryAnswer>, ApiError> {
+    options.has_token(&headers)?;
     options.reach(&headers).await?;
     let caller = options.member(&headers).await?;
     let room = options.room_of_member(&room, caller).await?;

@@ -51,6 +51,7 @@ pub(crate) async fn search(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Json<SearchAnswer>, ApiError> {
+    options.has_token(&headers)?;
     let (words, before, limit) = read(&parameters).map_err(ApiError::validation)?;
     options.reach(&headers).await?;
     let caller = options.member(&headers).await?;

@@ -29,6 +29,7 @@ pub(crate) async fn list(
     State(options): State<Arc<Options>>,
     headers: HeaderMap,
 ) -> Result<Json<UsersAnswer>, ApiError> {
+    options.may_ask(&headers)?;
     options.reach(&headers).await?;
     options.anyone(&headers).await?;
     let users = options.read_models.users().await?;
@@ -60,6 +61,7 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<UserAnswer>, ApiError> {
+    options.may_ask(&headers)?;
     options.reach(&headers).await?;
     options.anyone(&headers).await?;
     let unknown = || ApiError::not_found(texts::UNKNOWN_USER);

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 // --- Requests ---
 
 /// How many requests each operation is sent at random, beside those that cover its parameters one by one.
-const EXAMPLES: u32 = 25;
+const EXAMPLES: u32 = 60;
 
 #[test]
 fn every_answer_is_as_described_on_the_embedded_stack() {

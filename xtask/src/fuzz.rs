@@ -47,7 +47,7 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         let mut command = Command::new(&program);
         command
             .env("HANSARD_FUZZ_TARGET", &target)
-            .args(["-verbosity=0", "-print_final_stats=1"])
+            .args(["-verbosity=0", "-print_funcs=0", "-print_final_stats=1"])
             .arg(format!("-max_len={MAX_BYTES}"))
             .arg(format!("-timeout={PATIENCE}"))
             .arg(format!("-artifact_prefix={}/", findings.display()));

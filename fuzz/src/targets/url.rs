@@ -47,13 +47,13 @@ where
 
 /// Whether the password stands where passwords stand, and nowhere else.
 fn has_password(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return false;
-    };
     // A file's path has none, whatever it looks like.
-    if scheme.starts_with("sqlite:") {
+    if text.starts_with("sqlite:") {
         return false;
     }
+    let Some((_, rest)) = text.split_once("://") else {
+        return false;
+    };
     let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
     let after_user = login.split_once(':').map_or("", |(_, password)| password);
     after_user.contains(PASSWORD) && text.matches(PASSWORD).count() == 1

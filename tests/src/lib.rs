@@ -24,6 +24,7 @@ mod browser;
 mod burst;
 mod client;
 mod edge;
+mod files;
 mod follower;
 mod network;
 mod node;
@@ -40,6 +41,7 @@ mod wait;
 pub use browser::Browser;
 pub use burst::{Listener, Said, Writer, assert_kept, read_all, until_acknowledged};
 pub use client::{Answer, TestClient};
+pub use files::no_file_has;
 pub use follower::{Cursor, Follower, Following, Last, Plan, Tally, Waits};
 pub use network::{Network, Trouble};
 pub use node::NodeScript;
@@ -48,8 +50,8 @@ pub use schemathesis::Schemathesis;
 pub use shape::Shapes;
 pub use socket::WsClient;
 pub use stack::{
-    Auth, Backend, Layout, Member, Options, Person, Service, Stack, Through, hansard_command,
-    network, room_of, service_command,
+    Auth, Backend, Layout, Member, Options, PROGRAMS, Person, Service, Stack, Through,
+    hansard_command, network, room_of, service_command,
 };
 pub use telling::{Lines, Told};
 pub use wait::{eventually, within};

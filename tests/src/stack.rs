@@ -36,6 +36,15 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(30);
 /// How much of each process's output is shown when a test fails.
 const SHOWN_LINES: usize = 100;
+/// Hansard's programs: the one with everything, and that of each service.
+pub const PROGRAMS: [&str; 5] = [
+    "hansard",
+    "command-api",
+    "projector",
+    "query-api",
+    "gateway-ws",
+];
+
 /// Long enough for HS256 (RFC 7518: at least 256 bits).
 const SECRET: &str = "the black-box suites sign with this";
 
@@ -104,6 +113,13 @@ pub enum Service {
 }
 
 impl Service {
+    /// Hansard's own, one of each.
+    pub const OWN: [Self; 4] = [
+        Self::CommandApi,
+        Self::Projector,
+        Self::QueryApi,
+        Self::GatewayWs,
+    ];
     /// The nats-servers of a cluster, by host.
     pub const NATS: [Self; 3] = [Self::Nats, Self::SecondNats, Self::ThirdNats];
     /// The mongods of a cluster, by host.
@@ -372,12 +388,7 @@ impl Stack {
         stack.flags.clone_from(&flags);
         stack.base_url = match stack.options.layout {
             Layout::OneProcess => {
-                let all = vec![
-                    Service::CommandApi,
-                    Service::Projector,
-                    Service::QueryApi,
-                    Service::GatewayWs,
-                ];
+                let all = Service::OWN.to_vec();
                 format!("http://{}", stack.add_service("hansard", all, &flags))
             }
             Layout::FourProcesses => stack.add_services_and_edge(&flags),

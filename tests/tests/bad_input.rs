@@ -336,12 +336,7 @@ async fn any_text_is_kept_byte_for_byte(stack: Stack) {
     }
     let _ = pair.still_works().await;
     // Nor did any of it reach a line of Hansard's own log.
-    for service in [
-        Service::CommandApi,
-        Service::Projector,
-        Service::QueryApi,
-        Service::GatewayWs,
-    ] {
+    for service in Service::OWN {
         let output = stack.output(service);
         for secret in [
             "$where",
@@ -865,12 +860,7 @@ mod undecodable {
         let _ = stack.client().login(&pair.grace.id).await.ok();
 
         // Also for processes that start on such a log.
-        for service in [
-            Service::CommandApi,
-            Service::Projector,
-            Service::QueryApi,
-            Service::GatewayWs,
-        ] {
+        for service in Service::OWN {
             if service == Service::CommandApi || stack.options().layout == Layout::FourProcesses {
                 stack.restart(service).await;
             }

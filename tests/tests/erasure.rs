@@ -1,13 +1,12 @@
 //! Editing, erasing and holding: what can be read afterwards, by whom, and what is left in any file.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::path::Path;
 use std::time::Duration;
 
 use event_log::{Filter, Position};
 use events::{Envelope, Event, KeyId, UserErased, UserType};
 use futures::TryStreamExt;
-use hansard_tests::{Person, Stack, eventually, on_every_stack, room_of};
+use hansard_tests::{Person, Stack, eventually, no_file_has, on_every_stack, room_of};
 use serde_json::{Value, json};
 
 const NO_MESSAGE: &str = "No message exists for this id";
@@ -138,14 +137,7 @@ async fn an_erased_user_is_gone_for_ever_and_the_record_stays(stack: Stack) {
     assert!(rebuilt.status.success(), "{rebuilt:?}");
     assert_eq!(texts(&grace, &room).await, ["", "mine stays"]);
 
-    // No file of Hansard's own has it any more, nor any of the log. (What MongoDB keeps for a while, its journal
-    // and its oplog, is another matter: docs/decisions/0023.)
-    let places = [stack.data_directory(), stack.log_directory()];
-    eventually("no file has the secret", Duration::from_secs(60), || {
-        let holding: Vec<_> = places.iter().flat_map(|place| files_with(place)).collect();
-        std::future::ready(holding.is_empty().then_some(()))
-    })
-    .await;
+    no_file_has(&stack, SECRET).await;
 }
 
 async fn an_erasure_that_was_cut_short_is_completed_by_the_projection(stack: Stack) {
@@ -261,30 +253,6 @@ async fn record_of_post(record: &keys::Record) -> Position {
         }
     }
     panic!("nothing was posted");
-}
-
-/// The files below a directory in which the secret stands as it is.
-fn files_with(directory: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_with(&path));
-        } else if std::fs::read(&path).is_ok_and(|bytes| holds(&bytes)) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-/// Also in lower case, as an index of words has it.
-fn holds(bytes: &[u8]) -> bool {
-    let lower = SECRET.to_lowercase();
-    [SECRET, &lower].iter().any(|secret| {
-        bytes
-            .windows(secret.len())
-            .any(|part| part == secret.as_bytes())
-    })
 }
 
 on_every_stack!(

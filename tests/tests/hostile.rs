@@ -222,12 +222,7 @@ on_every_stack!(Auth::Open; frames_in_any_order_are_answered_or_refused);
 
 /// A request that makes its handler panic is answered with 500, a socket's task just ends.
 fn nobody_panicked(stack: &Stack) {
-    for service in [
-        Service::CommandApi,
-        Service::Projector,
-        Service::QueryApi,
-        Service::GatewayWs,
-    ] {
+    for service in Service::OWN {
         let output = stack.output(service);
         assert!(!output.contains("panicked"), "{service:?}: {output}");
     }

@@ -110,12 +110,7 @@ fn every_service_serves_the_description() {
         Auth::Open,
         async |stack: Stack| {
             let document = stack.client().get("/openapi.json").await.ok();
-            for service in [
-                Service::CommandApi,
-                Service::Projector,
-                Service::QueryApi,
-                Service::GatewayWs,
-            ] {
+            for service in Service::OWN {
                 let answer = stack.direct(service).get("/openapi.json").await;
                 assert_eq!(answer.ok(), document, "{service:?}");
             }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hansard_tests::{
-    Auditor, Auth, Backend, Layout, Options, Service, Stack, TestClient, WsClient, eventually,
-    room_of, service_command,
+    Auditor, Auth, Backend, Layout, Options, PROGRAMS, Service, Stack, TestClient, WsClient,
+    eventually, room_of, service_command,
 };
 use nix::sys::signal::Signal;
 use reqwest::Method;
@@ -609,14 +609,6 @@ fn operators_see_what_goes_on_in_four_processes() {
 }
 
 // --- The command line ---
-
-const PROGRAMS: [&str; 5] = [
-    "hansard",
-    "command-api",
-    "projector",
-    "query-api",
-    "gateway-ws",
-];
 
 #[test]
 fn every_program_explains_itself() {

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use event_log::{Filter, Position};
@@ -13,7 +12,8 @@ use events::{
 };
 use futures::TryStreamExt;
 use hansard_tests::{
-    Auth, Backend, Layout, Options, Person, Service, Stack, eventually, room_of, run_with,
+    Auth, Backend, Layout, Options, Person, Service, Stack, eventually, no_file_has, room_of,
+    run_with,
 };
 use keys::Record;
 use serde_json::{Value, json};
@@ -155,12 +155,7 @@ async fn what_is_past_its_age_is_gone_and_what_is_held_is_not(stack: Stack) {
     let rebuilt = stack.hansard(&["rebuild"]);
     assert!(rebuilt.status.success(), "{rebuilt:?}");
     assert_eq!(shown(&grace, &room, "").await, left);
-    let places = [stack.data_directory(), stack.log_directory()];
-    eventually("no file has the secret", SOON, || {
-        let holding: Vec<_> = places.iter().flat_map(|place| files_with(place)).collect();
-        std::future::ready(holding.is_empty().then_some(()))
-    })
-    .await;
+    no_file_has(&stack, SECRET).await;
 
     let _ = stack.client().release(&held).await.ok();
     stack.restart(Service::Projector).await;
@@ -224,29 +219,6 @@ async fn a_projector_that_is_killed_on_the_way_goes_on(stack: Stack) {
     for room in expected.keys() {
         becomes(&grace, &room.to_string(), &[gone()]).await;
     }
-}
-
-/// The files below a directory in which the secret stands as it is, also in lower case, as an index has it.
-fn files_with(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_with(&path));
-        } else if std::fs::read(&path).is_ok_and(|bytes| holds(&bytes)) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-fn holds(bytes: &[u8]) -> bool {
-    let lower = SECRET.to_lowercase();
-    [SECRET, &lower].iter().any(|secret| {
-        bytes
-            .windows(secret.len())
-            .any(|part| part == secret.as_bytes())
-    })
 }
 
 macro_rules! with_retention {

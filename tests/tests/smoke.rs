@@ -71,12 +71,7 @@ async fn what_is_acknowledged_outlives_killed_processes(mut stack: Stack) {
 
 async fn services_stop_when_told_to(mut stack: Stack) {
     stack.leave_unverified("in the end nothing runs");
-    for service in [
-        Service::CommandApi,
-        Service::Projector,
-        Service::QueryApi,
-        Service::GatewayWs,
-    ] {
+    for service in Service::OWN {
         if stack.runs(service) {
             let status = stack.terminate(service).await;
             assert!(status.success(), "{service:?}: {status}");

@@ -6,11 +6,10 @@ use std::process::{Command, ExitCode};
 use anyhow::ensure;
 use clap::Args;
 use xtask::process::without_own_settings;
-use xtask::servers::{MONGOD, NATS_SERVER, find_nginx};
 
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
-use crate::test::exit_code;
+use crate::test::{Programs, exit_code};
 
 /// How to run.
 #[derive(Debug, Args)]
@@ -35,12 +34,7 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
     chaos
         .current_dir(&project.root)
         .env("HANSARD_TEST_BIN_DIR", &binaries)
-        .env("HANSARD_TEST_NGINX", find_nginx()?)
-        .env(
-            "HANSARD_TEST_NATS_SERVER",
-            NATS_SERVER.find(&project.servers())?,
-        )
-        .env("HANSARD_TEST_MONGOD", MONGOD.find(&project.servers())?)
+        .envs(Programs::find(project)?.environment())
         .arg("--directory")
         .arg(project.target.join("chaos"))
         .args(&options.arguments);

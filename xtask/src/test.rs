@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every suite, on both stacks, against real servers and real binaries.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::Context;
@@ -53,13 +54,10 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
             environment.push(("HANSARD_TEST_NGINX", nginx.into()));
         }
     } else {
-        environment.push(("HANSARD_TEST_NGINX", find_nginx()?.into()));
-        let nats_server = NATS_SERVER.find(&project.servers())?;
-        environment.push(("HANSARD_TEST_NATS_SERVER", nats_server.into()));
-        let mongod = MONGOD.find(&project.servers())?;
+        let programs = Programs::find(project)?;
         let port = Port::reserve()?;
-        let process = mongod::start(&mongod, directory.path(), &port)?;
-        environment.push(("HANSARD_TEST_MONGOD", mongod.into()));
+        let process = mongod::start(&programs.mongod, directory.path(), &port)?;
+        environment.extend(programs.environment());
         let url = format!("mongodb://{}", port.address());
         environment.push(("HANSARD_TEST_MONGODB", url.into()));
         servers.push((process, port));
@@ -90,6 +88,36 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
     }
     drop(servers);
     Ok(code)
+}
+
+/// The servers that stacks are made of.
+pub struct Programs {
+    nginx: PathBuf,
+    nats_server: PathBuf,
+    mongod: PathBuf,
+}
+
+impl Programs {
+    /// Takes what there is, and fetches the others.
+    ///
+    /// # Errors
+    /// One is not to be had.
+    pub fn find(project: &Project) -> anyhow::Result<Self> {
+        Ok(Self {
+            nginx: find_nginx()?,
+            nats_server: NATS_SERVER.find(&project.servers())?,
+            mongod: MONGOD.find(&project.servers())?,
+        })
+    }
+
+    /// The variables that tell where they are.
+    pub fn environment(self) -> [(&'static str, OsString); 3] {
+        [
+            ("HANSARD_TEST_NGINX", self.nginx.into()),
+            ("HANSARD_TEST_NATS_SERVER", self.nats_server.into()),
+            ("HANSARD_TEST_MONGOD", self.mongod.into()),
+        ]
+    }
 }
 
 /// What is run, in this order.

@@ -1,8 +1,10 @@
-//! Who asks, and from which position on the answer must be.
+//! Who asks, and from which position on the answer must be. Who has no good token is refused before anything
+//! else of a request is judged, or waited for: so routes read the token first, and look its user up later.
 
 use axum::http::HeaderMap;
 use contract::texts;
 use events::{Position, RoomId, UserId};
+use platform::auth::Claims;
 use platform::config::AuthMode;
 use platform::error::ApiError;
 use platform::http::POSITION;
@@ -18,16 +20,12 @@ pub(crate) struct Somebody {
 }
 
 impl Options {
-    /// Refuses who has no good token: before anything else of a request is judged, or waited for.
-    pub(crate) fn has_token(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        self.auth.bearer(headers).map(drop)
-    }
-
-    /// As [`has_token`](Self::has_token), on routes that the tutorial leaves open to all.
-    pub(crate) fn may_ask(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// What the token says, on a route that the tutorial leaves open to all; `None` with `auth=open`, where none
+    /// is needed.
+    pub(crate) fn token_if_needed(&self, headers: &HeaderMap) -> Result<Option<Claims>, ApiError> {
         match self.auth.mode() {
-            AuthMode::Open => Ok(()),
-            AuthMode::Token => self.has_token(headers),
+            AuthMode::Open => Ok(None),
+            AuthMode::Token => self.auth.bearer(headers).map(Some),
         }
     }
 
@@ -54,8 +52,8 @@ impl Options {
 
     /// The caller of a route that is about somebody's own rooms: a token is needed in every mode, and its
     /// user must exist.
-    pub(crate) async fn member(&self, headers: &HeaderMap) -> Result<UserId, ApiError> {
-        let caller = self.somebody(headers).await?;
+    pub(crate) async fn member(&self, claims: &Claims) -> Result<UserId, ApiError> {
+        let caller = self.somebody(claims).await?;
         match caller.is_user {
             true => Ok(caller.id),
             false => Err(ApiError::invalid_token("the token's user does not exist")),
@@ -63,8 +61,7 @@ impl Options {
     }
 
     /// Who calls with a token: a user who has not been deleted, or somebody of the firm's own back office.
-    pub(crate) async fn somebody(&self, headers: &HeaderMap) -> Result<Somebody, ApiError> {
-        let claims = self.auth.bearer(headers)?;
+    pub(crate) async fn somebody(&self, claims: &Claims) -> Result<Somebody, ApiError> {
         let users = self.read_models.users_by_id(&[claims.user]).await?;
         let is_user = match users.first() {
             Some(user) if !user.deleted => true,
@@ -95,11 +92,11 @@ impl Options {
 
     /// The caller of a route that the tutorial leaves open to all: with `auth=token` a token is needed,
     /// and its user must not have been deleted.
-    pub(crate) async fn anyone(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.auth.mode() == AuthMode::Open {
-            return Ok(());
+    pub(crate) async fn anyone(&self, claims: Option<&Claims>) -> Result<(), ApiError> {
+        match claims {
+            Some(claims) => self.somebody(claims).await.map(drop),
+            None => Ok(()),
         }
-        self.somebody(headers).await.map(drop)
     }
 }
 

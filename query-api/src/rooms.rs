@@ -46,20 +46,20 @@ pub(crate) async fn recent(
     headers: HeaderMap,
     requested: Result<Requested, ApiError>,
 ) -> Result<Json<RecentAnswer>, ApiError> {
-    options.has_token(&headers)?;
+    let claims = options.auth.bearer(&headers)?;
     let requested = requested?;
     options.reach(&headers).await?;
     let page = requested.page;
     let (rows, profiles, as_of) = match requested.as_of {
         None => {
-            let caller = options.member(&headers).await?;
+            let caller = options.member(&claims).await?;
             let rows = options.read_models.recent(caller, page).await?;
             let read_models = options.read_models.as_ref();
             let profiles = Profiles::load(read_models, shown_with(&rows)).await?;
             (rows, profiles, None)
         }
         Some(bound) => {
-            let caller = options.somebody(&headers).await?;
+            let caller = options.somebody(&claims).await?;
             let then = options.then(bound).await?;
             let viewer = options.viewer(&then, requested.user, &caller, &headers);
             let viewer = viewer.await?;
@@ -121,13 +121,13 @@ pub(crate) async fn conversation(
     headers: HeaderMap,
     requested: Result<Requested, ApiError>,
 ) -> Result<Json<ConversationAnswer>, ApiError> {
-    options.has_token(&headers)?;
+    let claims = options.auth.bearer(&headers)?;
     let requested = requested?;
     options.reach(&headers).await?;
     let page = requested.page;
     let (room, rows, profiles, as_of) = match requested.as_of {
         None => {
-            let caller = options.member(&headers).await?;
+            let caller = options.member(&claims).await?;
             let room = options.room_of_member(&room, caller).await?;
             let rows = options.read_models.conversation(room.id, page).await?;
             if rows.is_empty() {
@@ -140,7 +140,7 @@ pub(crate) async fn conversation(
             (room, rows, profiles, None)
         }
         Some(bound) => {
-            let caller = options.somebody(&headers).await?;
+            let caller = options.somebody(&claims).await?;
             let then = options.then(bound).await?;
             let past = options.past_room(&then, &room, &caller, &headers).await?;
             let (room, rows) = (past.row().clone(), past.conversation(page).await?);
@@ -190,9 +190,9 @@ pub(crate) async fn history(
     Path((room, message)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<HistoryAnswer>, ApiError> {
-    options.has_token(&headers)?;
+    let claims = options.auth.bearer(&headers)?;
     options.reach(&headers).await?;
-    let caller = options.member(&headers).await?;
+    let caller = options.member(&claims).await?;
     let room = options.room_of_member(&room, caller).await?;
     let unknown = || ApiError::not_found(texts::UNKNOWN_MESSAGE);
     let id: MessageId = message.parse().map_err(|_| unknown())?;

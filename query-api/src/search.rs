@@ -51,10 +51,10 @@ pub(crate) async fn search(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Json<SearchAnswer>, ApiError> {
-    options.has_token(&headers)?;
+    let claims = options.auth.bearer(&headers)?;
     let (words, before, limit) = read(&parameters).map_err(ApiError::validation)?;
     options.reach(&headers).await?;
-    let caller = options.member(&headers).await?;
+    let caller = options.member(&claims).await?;
     let room = match parameters.value("room") {
         Some(room) => Some(options.room_of_member(room, caller).await?.id),
         None => None,

@@ -29,9 +29,9 @@ pub(crate) async fn list(
     State(options): State<Arc<Options>>,
     headers: HeaderMap,
 ) -> Result<Json<UsersAnswer>, ApiError> {
-    options.may_ask(&headers)?;
+    let claims = options.token_if_needed(&headers)?;
     options.reach(&headers).await?;
-    options.anyone(&headers).await?;
+    options.anyone(claims.as_ref()).await?;
     let users = options.read_models.users().await?;
     Ok(Json(UsersAnswer::new(
         users.into_iter().map(view::user).collect(),
@@ -61,9 +61,9 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<UserAnswer>, ApiError> {
-    options.may_ask(&headers)?;
+    let claims = options.token_if_needed(&headers)?;
     options.reach(&headers).await?;
-    options.anyone(&headers).await?;
+    options.anyone(claims.as_ref()).await?;
     let unknown = || ApiError::not_found(texts::UNKNOWN_USER);
     let id: UserId = id.parse().map_err(|_| unknown())?;
     let users = options.read_models.users_by_id(&[id]).await?;

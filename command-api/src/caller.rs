@@ -1,12 +1,13 @@
 //! Who calls, and how a request wants to be handled: its token, idempotency key and preferences.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use events::{Authority, Caller, IdempotencyKey};
+use platform::auth::Claims;
 use platform::config::AuthMode;
 use platform::error::ApiError;
-use platform::role::Role;
 
 use crate::Options;
 
@@ -48,50 +49,68 @@ impl<S: Sync> FromRequestParts<S> for Handling {
     }
 }
 
-impl Options {
-    /// The caller of a route that is about somebody's own rooms: a token is needed in every mode, and its
-    /// user must exist.
-    pub(crate) async fn member(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let claims = self.auth.bearer(headers)?;
-        match self.commands.directory.user(claims.user).await? {
+/// The caller of a route that is about somebody's own rooms: a token is needed in every mode, and its user must
+/// exist.
+pub(crate) struct Member(pub(crate) Caller);
+
+/// The caller of a route that the tutorial leaves open to all. With `auth=open` so does Hansard, and a token only
+/// tells who it was; otherwise a token is needed.
+pub(crate) struct Anyone(pub(crate) Caller);
+
+// Handlers take what they need of a request in the order of their arguments. With the caller first, who has no
+// good token is told so before anything else of the request is judged, and before its body is read.
+
+impl FromRequestParts<Arc<Options>> for Member {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        options: &Arc<Options>,
+    ) -> Result<Self, ApiError> {
+        let claims = options.auth.bearer(&parts.headers)?;
+        match options.commands.directory.user(claims.user).await? {
             Some(user) if !user.deleted => {}
             _ => return Err(ApiError::invalid_token("the token's user does not exist")),
         }
-        Ok(Caller {
-            user: Some(claims.user),
-            authority: self.authority(claims.role),
-        })
+        Ok(Self(options.caller(&claims)))
     }
+}
 
-    /// The caller of a route that the tutorial leaves open to all. With `auth=open` so does Hansard, and
-    /// a token only tells who it was; otherwise a token is needed.
-    pub(crate) async fn anyone(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        if self.auth.mode() == AuthMode::Open {
-            let claims = self.auth.bearer(headers).ok();
-            return Ok(Caller {
-                user: claims.map(|claims| claims.user),
+impl FromRequestParts<Arc<Options>> for Anyone {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        options: &Arc<Options>,
+    ) -> Result<Self, ApiError> {
+        let claims = options.auth.bearer(&parts.headers);
+        if options.auth.mode() == AuthMode::Open {
+            return Ok(Self(Caller {
+                user: claims.ok().map(|claims| claims.user),
                 authority: Authority::Open,
-            });
+            }));
         }
-        let claims = self.auth.bearer(headers)?;
+        let claims = claims?;
         // The firm's own back office is no user of the chat.
-        let exists = match self.commands.directory.user(claims.user).await? {
+        let exists = match options.commands.directory.user(claims.user).await? {
             Some(user) => !user.deleted,
             None => claims.role.stands_alone(),
         };
         if !exists {
             return Err(ApiError::invalid_token("the token's user does not exist"));
         }
-        Ok(Caller {
-            user: Some(claims.user),
-            authority: self.authority(claims.role),
-        })
+        Ok(Self(options.caller(&claims)))
     }
+}
 
-    fn authority(&self, role: Role) -> Authority {
-        match self.auth.mode() {
-            AuthMode::Open => Authority::Open,
-            AuthMode::Token => role.authority(),
+impl Options {
+    fn caller(&self, claims: &Claims) -> Caller {
+        Caller {
+            user: Some(claims.user),
+            authority: match self.auth.mode() {
+                AuthMode::Open => Authority::Open,
+                AuthMode::Token => claims.role.authority(),
+            },
         }
     }
 }

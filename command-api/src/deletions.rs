@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use contract::{DeleteMessageAnswer, DeleteRoomAnswer, Problem};
 use events::{Command, MessageId, RoomId};
 use platform::error::ApiError;
 
 use crate::Options;
-use crate::caller::Handling;
+use crate::caller::{Anyone, Handling};
 use crate::execute::Outcome;
 use crate::reply::Reply;
 
@@ -38,11 +37,10 @@ use crate::reply::Reply;
 )]
 pub(crate) async fn delete_room(
     State(options): State<Arc<Options>>,
+    Anyone(caller): Anyone,
     Path(room): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
 ) -> Result<Reply<DeleteRoomAnswer>, ApiError> {
-    let caller = options.anyone(&headers).await?;
     let mut rooms = 0;
     let mut messages = 0;
     let mut position = None;
@@ -89,11 +87,10 @@ pub(crate) async fn delete_room(
 )]
 pub(crate) async fn delete_message(
     State(options): State<Arc<Options>>,
+    Anyone(caller): Anyone,
     Path(message): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
 ) -> Result<Reply<DeleteMessageAnswer>, ApiError> {
-    let caller = options.anyone(&headers).await?;
     let mut count = 0;
     let mut position = None;
     // What is no id names no message.

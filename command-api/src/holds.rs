@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use contract::{HoldAnswer, HoldBody, Problem};
-use events::Command;
+use events::{Caller, Command};
 use platform::body::Fields;
 use platform::error::ApiError;
 
 use crate::Options;
-use crate::caller::Handling;
+use crate::caller::{Anyone, Handling};
 use crate::execute::Outcome;
 use crate::reply::Reply;
 use crate::rooms::room_id;
@@ -46,8 +45,8 @@ use crate::rooms::room_id;
 )]
 pub(crate) async fn hold(
     State(options): State<Arc<Options>>,
+    Anyone(caller): Anyone,
     Path(room): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
     fields: Fields,
 ) -> Result<Reply<HoldAnswer>, ApiError> {
@@ -56,7 +55,7 @@ pub(crate) async fn hold(
         room: room_id(&room)?,
         reason: body.reason,
     };
-    change(&options, &headers, handling, &command, true).await
+    change(&options, caller, handling, &command, true).await
 }
 
 /// Release a room from legal hold.
@@ -82,24 +81,23 @@ pub(crate) async fn hold(
 )]
 pub(crate) async fn release(
     State(options): State<Arc<Options>>,
+    Anyone(caller): Anyone,
     Path(room): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
 ) -> Result<Reply<HoldAnswer>, ApiError> {
     let command = Command::ReleaseRoom {
         room: room_id(&room)?,
     };
-    change(&options, &headers, handling, &command, false).await
+    change(&options, caller, handling, &command, false).await
 }
 
 async fn change(
     options: &Options,
-    headers: &HeaderMap,
+    caller: Caller,
     handling: Handling,
     command: &Command,
     held: bool,
 ) -> Result<Reply<HoldAnswer>, ApiError> {
-    let caller = options.anyone(headers).await?;
     let outcome = options.execute(caller, &handling, command).await?;
     Ok(Reply {
         position: outcome.position(),

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use contract::{
     Edit, EditAnswer, FieldErrors, InitiateAnswer, InitiateBody, InitiatedRoom, MarkReadAnswer,
     MarkReadBody, MarkReadResult, Post, PostAnswer, PostMessageBody, Problem, texts,
@@ -15,7 +14,7 @@ use platform::error::ApiError;
 use read_models::HistoryRow;
 
 use crate::Options;
-use crate::caller::Handling;
+use crate::caller::{Handling, Member};
 use crate::execute::{Failure, Outcome, Unchanged, unexpected};
 use crate::reply::Reply;
 
@@ -48,11 +47,10 @@ use crate::reply::Reply;
 )]
 pub(crate) async fn initiate(
     State(options): State<Arc<Options>>,
-    headers: HeaderMap,
+    Member(caller): Member,
     handling: Handling,
     fields: Fields,
 ) -> Result<Reply<InitiateAnswer>, ApiError> {
-    let caller = options.member(&headers).await?;
     let body = InitiateBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let users: Vec<UserId> = body
         .user_ids
@@ -152,12 +150,11 @@ fn unknown_users(ids: impl Iterator<Item = String>) -> ApiError {
 )]
 pub(crate) async fn post_message(
     State(options): State<Arc<Options>>,
+    Member(caller): Member,
     Path(room): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
     fields: Fields,
 ) -> Result<Reply<PostAnswer>, ApiError> {
-    let caller = options.member(&headers).await?;
     let body = PostMessageBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let command = Command::PostMessage {
         room: room_id(&room)?,
@@ -218,13 +215,12 @@ pub(crate) async fn post_message(
 )]
 pub(crate) async fn edit_message(
     State(options): State<Arc<Options>>,
+    Member(caller): Member,
     Path((room, message)): Path<(String, String)>,
-    headers: HeaderMap,
     handling: Handling,
     fields: Fields,
 ) -> Result<Reply<EditAnswer>, ApiError> {
     let unknown = || ApiError::not_found(texts::UNKNOWN_MESSAGE);
-    let caller = options.member(&headers).await?;
     let body = PostMessageBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let command = Command::EditMessage {
         room: room_id(&room)?,
@@ -282,12 +278,11 @@ pub(crate) async fn edit_message(
 )]
 pub(crate) async fn mark_read(
     State(options): State<Arc<Options>>,
+    Member(caller): Member,
     Path(room): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
     fields: Fields,
 ) -> Result<Reply<MarkReadAnswer>, ApiError> {
-    let caller = options.member(&headers).await?;
     let room = room_id(&room)?;
     let body = MarkReadBody::read(&fields.0).map_err(ApiError::validation)?;
     let command = Command::MarkRead {

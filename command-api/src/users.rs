@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use contract::{
     CreateUserBody, DeleteUserAnswer, EraseUserAnswer, LoginAnswer, Problem, User, UserAnswer,
     texts,
@@ -14,7 +13,7 @@ use platform::body::Fields;
 use platform::error::ApiError;
 
 use crate::Options;
-use crate::caller::Handling;
+use crate::caller::{Anyone, Handling};
 use crate::execute::{Failure, Outcome, Unchanged, unexpected};
 use crate::reply::Reply;
 
@@ -73,11 +72,10 @@ pub(crate) async fn login(
 )]
 pub(crate) async fn create(
     State(options): State<Arc<Options>>,
-    headers: HeaderMap,
+    Anyone(caller): Anyone,
     handling: Handling,
     fields: Fields,
 ) -> Result<Reply<UserAnswer>, ApiError> {
-    let caller = options.anyone(&headers).await?;
     let body = CreateUserBody::read(&fields.0, &options.limits).map_err(ApiError::validation)?;
     let command = Command::CreateUser {
         user: UserId::random(),
@@ -124,11 +122,10 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn delete(
     State(options): State<Arc<Options>>,
+    Anyone(caller): Anyone,
     Path(user): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
 ) -> Result<Reply<DeleteUserAnswer>, ApiError> {
-    let caller = options.anyone(&headers).await?;
     let outcome = match user.parse() {
         // What is no id names nobody.
         Err(_) => Outcome::Nothing(Unchanged::default()),
@@ -179,11 +176,10 @@ pub(crate) async fn delete(
 )]
 pub(crate) async fn erase(
     State(options): State<Arc<Options>>,
+    Anyone(caller): Anyone,
     Path(user): Path<String>,
-    headers: HeaderMap,
     handling: Handling,
 ) -> Result<Reply<EraseUserAnswer>, ApiError> {
-    let caller = options.anyone(&headers).await?;
     let user: UserId = user
         .parse()
         .map_err(|_| ApiError::not_found(texts::UNKNOWN_USER))?;

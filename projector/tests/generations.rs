@@ -14,10 +14,9 @@ use read_models::{
     ReadModelError, ReadModels, SqliteCatalogue, State,
 };
 use tempfile::{TempDir, tempdir};
-use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use support::running::Running;
 use support::*;
 
 /// How long these projectors keep what nobody uses.
@@ -63,57 +62,28 @@ impl Store {
     }
 }
 
-/// A projector in the background, with a runtime of its own, so that all of it can end at any moment.
-struct Running {
-    stop: CancellationToken,
-    status: Status,
-    task: JoinHandle<anyhow::Result<()>>,
-    runtime: Runtime,
+fn start(log: &Arc<Log>, catalogue: Arc<dyn Catalogue>, name: &str) -> Running {
+    start_for(None, log, catalogue, name)
 }
 
-impl Running {
-    fn start(log: &Arc<Log>, catalogue: Arc<dyn Catalogue>, name: &str) -> Self {
-        Self::start_for(None, log, catalogue, name)
-    }
-
-    /// As `hansard rebuild` does, for this generation alone.
-    fn start_for(
-        only: Option<u32>,
-        log: &Arc<Log>,
-        catalogue: Arc<dyn Catalogue>,
-        name: &str,
-    ) -> Self {
-        let (stop, status) = (CancellationToken::new(), Status::default());
-        let options = Options {
-            record: log.record(),
-            catalogue,
-            name: name.to_owned(),
-            only,
-            progress: None,
-            status: status.clone(),
-            drain: Duration::ZERO,
-            retention: None,
-            grace: GRACE,
-        };
-        let runtime = Runtime::new().unwrap();
-        Self {
-            task: runtime.spawn(projector::run(options, stop.clone())),
-            stop,
-            status,
-            runtime,
-        }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-        self.runtime.shutdown_background();
-    }
-
-    /// As `kill -9` would.
-    fn kill(self) {
-        self.runtime.shutdown_background();
-    }
+/// As `hansard rebuild` does, for this generation alone.
+fn start_for(
+    only: Option<u32>,
+    log: &Arc<Log>,
+    catalogue: Arc<dyn Catalogue>,
+    name: &str,
+) -> Running {
+    Running::start(Options {
+        record: log.record(),
+        catalogue,
+        name: name.to_owned(),
+        only,
+        progress: None,
+        status: Status::default(),
+        drain: Duration::ZERO,
+        retention: None,
+        grace: GRACE,
+    })
 }
 
 async fn reached(read_models: &dyn ReadModels, position: u64) {
@@ -249,10 +219,10 @@ async fn a_lease_is_taken_by_one_and_fences_off_the_others() {
 async fn another_projector_takes_over_when_the_leader_is_gone() {
     for store in Store::all() {
         let (_directory, log) = setting().await;
-        let one = Running::start(&log, store.catalogue().await, "one");
+        let one = start(&log, store.catalogue().await, "one");
         let live = Live::new(store.catalogue().await);
         reached(&live, 3).await;
-        let other = Running::start(&log, store.catalogue().await, "other");
+        let other = start(&log, store.catalogue().await, "other");
         eventually("the other one stands by", || async {
             other.status.leader().as_deref() == Some("one")
         })
@@ -265,7 +235,7 @@ async fn another_projector_takes_over_when_the_leader_is_gone() {
         assert_eq!(other.status.leader(), None);
 
         // One that stops in order is not waited for, and comes back as another's stand-by.
-        let third = Running::start(&log, store.catalogue().await, "third");
+        let third = start(&log, store.catalogue().await, "third");
         eventually("the third one stands by", || async {
             third.status.leader().as_deref() == Some("other")
         })
@@ -313,7 +283,7 @@ async fn a_rebuilt_generation_takes_the_place_of_the_live_one_while_both_are_use
         let (_directory, log) = setting().await;
         log.posts(1_500).await;
         let catalogue = store.catalogue().await;
-        let projector = Running::start(&log, store.catalogue().await, "one");
+        let projector = start(&log, store.catalogue().await, "one");
         let live = Live::new(store.catalogue().await);
         reached(&live, 1_503).await;
 
@@ -351,7 +321,7 @@ async fn a_rebuild_goes_on_where_it_was_cut_off() {
         let (_directory, log) = setting().await;
         log.posts(3_000).await;
         let catalogue = store.catalogue().await;
-        let projector = Running::start(&log, store.catalogue().await, "one");
+        let projector = start(&log, store.catalogue().await, "one");
         reached(&Live::new(store.catalogue().await), 3_003).await;
         catalogue.add(1, State::Building).await.unwrap().unwrap();
         let building = catalogue.open(2).await.unwrap();
@@ -359,7 +329,7 @@ async fn a_rebuild_goes_on_where_it_was_cut_off() {
         projector.kill();
         assert_eq!(state_of(catalogue.as_ref(), 1).await, Some(State::Live));
 
-        let projector = Running::start(&log, store.catalogue().await, "one");
+        let projector = start(&log, store.catalogue().await, "one");
         becomes(catalogue.as_ref(), 2, State::Live).await;
         eventually("the old generation is removed", || async {
             state_of(catalogue.as_ref(), 1).await.is_none()
@@ -376,7 +346,7 @@ async fn a_rebuild_from_a_log_that_has_lost_its_tail_comes_to_an_end() {
         let (_directory, log) = setting().await;
         log.post("left").await;
         let catalogue = store.catalogue().await;
-        let projector = Running::start(&log, store.catalogue().await, "one");
+        let projector = start(&log, store.catalogue().await, "one");
         reached(&Live::new(store.catalogue().await), 4).await;
         projector.stop().await;
         // There was more, and it was projected.
@@ -389,7 +359,7 @@ async fn a_rebuild_from_a_log_that_has_lost_its_tail_comes_to_an_end() {
         first.apply(&lost).await.unwrap();
 
         catalogue.add(1, State::Building).await.unwrap().unwrap();
-        let rebuild = Running::start_for(Some(2), &log, store.catalogue().await, "rebuild");
+        let rebuild = start_for(Some(2), &log, store.catalogue().await, "rebuild");
         let second = becomes(catalogue.as_ref(), 2, State::Live).await;
         let note = second.note.unwrap();
         assert!(note.contains("it has lost its tail"), "{note}");
@@ -409,7 +379,7 @@ async fn a_live_generation_that_is_not_what_the_log_gives_is_replaced_by_one_tha
         let (_directory, log) = setting().await;
         log.post("said").await;
         let catalogue = store.catalogue().await;
-        let projector = Running::start(&log, store.catalogue().await, "one");
+        let projector = start(&log, store.catalogue().await, "one");
         let live = Live::new(store.catalogue().await);
         reached(&live, 4).await;
         // Half of what happened is not in it, and never will be.
@@ -462,7 +432,7 @@ async fn a_program_with_another_schema_builds_its_own_beside_the_old_ones() {
     for store in Store::all() {
         let (_directory, log) = setting().await;
         log.posts(20).await;
-        let old = Running::start(&log, store.of_schema(1).await, "old");
+        let old = start(&log, store.of_schema(1).await, "old");
         let old_live = Live::new(store.of_schema(1).await);
         reached(&old_live, 23).await;
 
@@ -470,7 +440,7 @@ async fn a_program_with_another_schema_builds_its_own_beside_the_old_ones() {
         let new_live = Live::new(store.of_schema(2).await);
         let error = new_live.users().await.unwrap_err();
         assert!(matches!(error, ReadModelError::BeingBuilt), "{error}");
-        let new = Running::start(&log, store.of_schema(2).await, "new");
+        let new = start(&log, store.of_schema(2).await, "new");
         let second = becomes(new_catalogue.as_ref(), 2, State::Live).await;
         assert_eq!(second.schema, 2);
 
@@ -495,7 +465,7 @@ async fn a_program_with_another_schema_builds_its_own_beside_the_old_ones() {
 /// the live one has gone on.
 async fn rejected(store: &Store, log: &Arc<Log>, beginning: Batch) -> String {
     let catalogue = store.catalogue().await;
-    let projector = Running::start(log, store.catalogue().await, "one");
+    let projector = start(log, store.catalogue().await, "one");
     let live = Live::new(store.catalogue().await);
     reached(&live, 3).await;
     projector.stop().await;
@@ -504,7 +474,7 @@ async fn rejected(store: &Store, log: &Arc<Log>, beginning: Batch) -> String {
     let building = catalogue.open(2).await.unwrap();
     building.prepare().await.unwrap();
     building.apply(&beginning).await.unwrap();
-    let projector = Running::start(log, store.catalogue().await, "one");
+    let projector = start(log, store.catalogue().await, "one");
     let second = becomes(catalogue.as_ref(), 2, State::Rejected).await;
     let last = log.post("goes on").await;
     reached(&live, last).await;

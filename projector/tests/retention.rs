@@ -25,10 +25,9 @@ use read_models::{
     Catalogue, Left, Live, MongoCatalogue, Page, PageStart, ReadModels, SqliteCatalogue,
 };
 use tempfile::{TempDir, tempdir};
-use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use support::running::Running;
 use support::{ANNA, BELA, eventually};
 
 const CONSUMERS: RoomType = RoomType::ConsumerToConsumer;
@@ -109,16 +108,14 @@ impl Setting {
         }
     }
 
-    /// A projector with these keys, in a runtime of its own, so that all of it can end at any moment.
     async fn start_with(&self, keyring: Keyring) -> Running {
-        let (runtime, stop) = (Runtime::new().unwrap(), CancellationToken::new());
         let record = Record::new(Arc::clone(&self.record.log), keyring);
         let retention = Retention {
             days: self.days.clone(),
             commands: commands(&record),
             period: Duration::from_millis(20),
         };
-        let options = Options {
+        Running::start(Options {
             record,
             catalogue: self.catalogue().await,
             name: "the projector".to_owned(),
@@ -128,12 +125,7 @@ impl Setting {
             retention: Some(retention),
             drain: Duration::ZERO,
             grace: projector::GRACE,
-        };
-        Running {
-            task: runtime.spawn(projector::run(options, stop.clone())),
-            stop,
-            runtime,
-        }
+        })
     }
 
     async fn start(&self) -> Running {
@@ -209,25 +201,6 @@ impl Setting {
         if let Some(database) = self.database {
             database.drop_database().await.unwrap();
         }
-    }
-}
-
-struct Running {
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-    runtime: Runtime,
-}
-
-impl Running {
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-        self.runtime.shutdown_background();
-    }
-
-    /// As `kill -9` would.
-    fn kill(self) {
-        self.runtime.shutdown_background();
     }
 }
 

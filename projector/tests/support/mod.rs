@@ -1,6 +1,8 @@
 //! A log, read models that misbehave on command, and a projector between them.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod running;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -19,6 +19,7 @@ pub mod faults;
 pub mod follower;
 pub mod history;
 mod leaks;
+mod living;
 pub mod overload;
 pub mod power;
 mod record;

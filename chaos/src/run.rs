@@ -3,34 +3,33 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use hansard_tests::{Auth, Backend, Layout, Options, Service, Stack, network, run_prepared};
+use hansard_tests::{
+    Auth, Backend, Layout, Options, PROGRAMS, Service, Stack, network, run_prepared,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use xtask::process::POLL;
 
-use crate::checker::{RULES, Violation, check, last_due};
+use crate::checker::{RULES, Violation, check};
 use crate::client::Addresses;
-use crate::evidence::{Evidence, Finding, Logged};
+use crate::evidence::{Evidence, Finding};
 use crate::faults::disk::SmallDisk;
 use crate::faults::proxy::Proxy;
 use crate::faults::schedule::{Cluster, Menu, Round, Schedule};
 use crate::faults::{Fault, Link, Victims, clock};
-use crate::follower::Follower;
-use crate::history::{Action, Recorder};
+use crate::history::Recorder;
 use crate::leaks::Holdings;
+use crate::living::Living;
 use crate::record;
 use crate::recovery::Worst;
 use crate::shrink::shrink;
 use crate::summary::Summary;
-use crate::town::{Places, Town, follow};
+use crate::town::{Places, Town};
 use crate::verification;
-use crate::workload::Person;
 
 /// How long processes may take to be ready after faults, and followers to hear the last word.
 const RECOVERY: Duration = Duration::from_secs(90);
@@ -38,14 +37,6 @@ const RECOVERY: Duration = Duration::from_secs(90);
 const LONGEST_QUIET: Duration = Duration::from_secs(2);
 /// In which round Hansard is upgraded, where it is: by then the older one has been through some.
 const UPGRADE_ROUND: usize = 4;
-/// What an older Hansard consists of.
-const PROGRAMS: [&str; 5] = [
-    "hansard",
-    "command-api",
-    "projector",
-    "query-api",
-    "gateway-ws",
-];
 /// How many violations of each rule are shown with their shortest histories.
 const SHOWN: usize = 2;
 
@@ -325,20 +316,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn finish(mut self, town: Town, before: &Holdings) -> anyhow::Result<Vec<Violation>> {
-        let Town {
-            people,
-            mut probe,
-            plans,
-            rooms,
-        } = town;
-        let followers = follow(plans, &self.recorder);
-        let stop = Arc::new(AtomicBool::new(false));
-        let done = Arc::new(AtomicUsize::new(0));
-        let living: Vec<JoinHandle<Person>> = people
-            .into_iter()
-            .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
-            .collect();
-
+        let mut living = Living::begin(town, &self.recorder);
         let mut rounds = 0;
         while self.goes_on(rounds) {
             rounds += 1;
@@ -349,25 +327,21 @@ impl Run<'_> {
                 _ => self.schedule.next_round(),
             };
             self.round(rounds, &round).await?;
-            match probe.measure(&followers).await {
+            match living.measure().await {
                 Ok(times) => self.worst.add(&round, times),
                 Err(error) => self.find(&format!("recovery after {round}"), error),
             }
             self.ready(&round).await;
         }
-        while !self.has_enough(done.load(Ordering::SeqCst)) {
+        while !self.has_enough(living.done()) {
             sleep(POLL).await;
         }
-        stop.store(true, Ordering::SeqCst);
-        let mut people = Vec::new();
-        for person in living {
-            people.push(person.await.context("a person's task ended")?);
+        for room in living.end().await? {
+            self.find("the end", format!("no last word in room {room}"));
         }
-        self.last_words(&mut people, &rooms).await;
         let log = record::read(&self.victims.stack).await?;
-        self.heard(&log, &followers).await;
-        let streams = followers.into_iter().map(Follower::stop).collect();
-        drop((people, probe));
+        living.heard(&log, RECOVERY).await;
+        let streams = living.into_streams();
         let took = self.begun.elapsed();
         self.findings
             .extend(verification::verify(&mut self.victims, before).await);
@@ -442,34 +416,6 @@ impl Run<'_> {
                 return self.find(&format!("recovery after {round}"), wrong);
             }
             sleep(POLL).await;
-        }
-    }
-
-    /// A last message in every room that stays.
-    async fn last_words(&mut self, people: &mut [Person], rooms: &[(String, usize)]) {
-        for (room, person) in rooms {
-            let Some(person) = people.get_mut(*person) else {
-                continue;
-            };
-            let text = format!("the last word of {} in {room}", person.own.name);
-            let post = Action::Post {
-                room: room.clone(),
-                text,
-            };
-            if person.own.command(post).await.is_none() {
-                self.find("the end", format!("no last word in room {room}"));
-            }
-        }
-    }
-
-    /// Waits until all followers have heard what they are to be told. Who never does is the checker's to find.
-    async fn heard(&self, log: &[Logged], followers: &[Follower]) {
-        let end = Instant::now() + RECOVERY;
-        for follower in followers {
-            let due = last_due(log, &follower.stream());
-            while follower.cursor() < due && Instant::now() < end {
-                sleep(POLL).await;
-            }
         }
     }
 

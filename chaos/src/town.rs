@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::client::{Addresses, Identity, Session};
-use crate::follower::{Follower, Plan};
+use crate::follower::Plan;
 use crate::history::{Action, Answer, Recorder};
 use crate::recovery::Probe;
 use crate::workload::Person;
@@ -177,11 +177,4 @@ impl Town {
                 .collect(),
         })
     }
-}
-
-/// Starts all followers.
-#[must_use]
-pub fn follow(plans: Vec<Plan>, recorder: &Arc<Recorder>) -> Vec<Follower> {
-    let plans = plans.into_iter();
-    plans.map(|plan| Follower::start(plan, recorder)).collect()
 }

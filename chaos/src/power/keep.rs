@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,23 +11,20 @@ use forgetful_disk::Loss;
 use hansard_tests::{Stack, run_prepared};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use xtask::process::POLL;
 
-use crate::checker::{EXACTLY_ONCE, Violation, check, last_due};
+use crate::checker::{EXACTLY_ONCE, Violation, check};
 use crate::evidence::{Evidence, Finding};
 use crate::faults::Victims;
-use crate::follower::Follower;
-use crate::history::{Action, Recorder};
+use crate::history::Recorder;
 use crate::leaks::Holdings;
+use crate::living::Living;
 use crate::power::machine::{Machine, disk};
 use crate::power::{Log, Names, Settings, databases, rule_of, up_to};
 use crate::record;
 use crate::run::{addresses, show, sockets};
-use crate::town::{Places, Town, follow};
+use crate::town::{Places, Town};
 use crate::verification;
-use crate::workload::Person;
 
 /// How long the first start may go on until it is cut.
 const LONGEST_START: Duration = Duration::from_millis(1500);
@@ -198,19 +194,7 @@ impl Run {
         recorder: &Arc<Recorder>,
         evidence: &mut Evidence,
     ) -> anyhow::Result<()> {
-        let Town {
-            people,
-            mut probe,
-            plans,
-            rooms,
-        } = town;
-        let followers = follow(plans, recorder);
-        let stop = Arc::new(AtomicBool::new(false));
-        let done = Arc::new(AtomicUsize::new(0));
-        let living: Vec<JoinHandle<Person>> = people
-            .into_iter()
-            .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
-            .collect();
+        let mut living = Living::begin(town, recorder);
         for number in 0..settings.cuts {
             let after = up_to(LONGEST_WORK, &mut self.random);
             sleep(after).await;
@@ -222,36 +206,19 @@ impl Run {
             self.cut(after, &mut loss)?;
             let begun = Instant::now();
             if !self.start().await {
-                living.iter().for_each(JoinHandle::abort);
-                evidence.streams = followers.into_iter().map(Follower::stop).collect();
+                evidence.streams = living.into_streams();
                 return Ok(());
             }
-            if let Err(wrong) = probe.measure(&followers).await {
+            if let Err(wrong) = living.measure().await {
                 self.find("recovery after a power loss", wrong);
             }
             self.recovery = self.recovery.max(begun.elapsed());
         }
-        stop.store(true, Ordering::SeqCst);
-        let mut people = Vec::new();
-        for person in living {
-            people.push(person.await.context("a person's task ended")?);
-        }
-        for (room, person) in rooms {
-            let text = format!("the last word in {room}");
-            if let Some(person) = people.get_mut(person) {
-                person.own.command(Action::Post { room, text }).await;
-            }
-        }
+        living.end().await?;
         if let Ok(log) = record::read(&self.machine.stack).await {
-            let end = Instant::now() + HEARD;
-            for follower in &followers {
-                let due = last_due(&log, &follower.stream());
-                while follower.cursor() < due && Instant::now() < end {
-                    sleep(POLL).await;
-                }
-            }
+            living.heard(&log, HEARD).await;
         }
-        evidence.streams = followers.into_iter().map(Follower::stop).collect();
+        evidence.streams = living.into_streams();
         Ok(())
     }
 

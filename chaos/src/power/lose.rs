@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,11 +17,11 @@ use xtask::process::{POLL, Supervised};
 use crate::checker::check;
 use crate::evidence::Evidence;
 use crate::history::Recorder;
+use crate::living::Living;
 use crate::power::keep::{acknowledged, found, lost};
 use crate::power::machine::{Machine, disk};
 use crate::power::{Settings, up_to};
 use crate::record;
-use crate::town::follow;
 
 /// How long people are at work before everything is written back, and again until the power is cut, at most.
 const LONGEST_WORK: Duration = Duration::from_secs(5);
@@ -142,23 +141,14 @@ async fn work(
 ) -> anyhow::Result<Vec<crate::history::Operation>> {
     let recorder = Arc::new(Recorder::create(&settings.directory.join("history.jsonl"))?);
     let town = found(&machine.stack, &recorder, random).await?;
-    let followers = follow(town.plans, &recorder);
-    let stop = Arc::new(AtomicBool::new(false));
-    let done = Arc::new(AtomicUsize::new(0));
-    let people = town.people.into_iter();
-    let living: Vec<_> = people
-        .map(|person| tokio::spawn(person.live(Arc::clone(&stop), Arc::clone(&done))))
-        .collect();
+    let living = Living::begin(town, &recorder);
     sleep(up_to(LONGEST_WORK, random)).await;
     if written_back {
         machine.disk.sync_everything();
     }
     sleep(up_to(LONGEST_WORK, random)).await;
     machine.cut_power(&mut Loss::of_seed(random.random()))?;
-    for person in &living {
-        person.abort();
-    }
-    drop(followers);
+    drop(living.into_streams());
     Ok(recorder.finish())
 }
 

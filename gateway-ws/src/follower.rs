@@ -160,9 +160,8 @@ impl Follower {
             return;
         };
         // What the hub has handed out, the directory must know: whoever joins a room after its deletion
-        // was handed out finds it deleted there. The same holds for the memberships.
+        // was handed out finds it deleted there.
         self.directory.observe(position, &envelope);
-        self.hub.memberships().observe(position, &envelope);
         self.renderer.remember(position, &envelope);
         let bytes = recorded.payload.len();
         match &envelope.event {

@@ -184,7 +184,7 @@ impl Hub {
     /// event of these rooms after the position returned.
     pub fn join_own(&self, user: UserId, id: ConnectionId, outbox: &Arc<Outbox>) -> Position {
         let mut state = self.lock();
-        // Read under the lock: a room is added to the memberships before its creation is handed out.
+        // Read under the lock: the memberships move on with the position.
         for room in self.memberships.living(user) {
             state.join(room, id, outbox);
         }
@@ -211,7 +211,7 @@ impl Hub {
         if state.has_audience(&envelope.event) {
             return false;
         }
-        state.move_on(position, envelope, bytes);
+        self.move_on(&mut state, position, envelope, bytes);
         true
     }
 
@@ -224,7 +224,7 @@ impl Hub {
         push: Option<&Arc<Push>>,
     ) {
         let mut state = self.lock();
-        state.move_on(position, envelope, bytes);
+        self.move_on(&mut state, position, envelope, bytes);
         if let Some(push) = push {
             state.hand_out(push);
         }
@@ -290,6 +290,19 @@ impl Hub {
             outbox.push(&notice);
         }
         true
+    }
+
+    /// Moves on to the event at `position`, and the memberships with it: were they ahead, whoever joins now would not
+    /// join a room whose deletion is still to be handed out, and never be told of it.
+    fn move_on(
+        &self,
+        state: &mut State,
+        position: Position,
+        envelope: &Arc<Envelope>,
+        bytes: usize,
+    ) {
+        self.memberships.observe(position, envelope);
+        state.move_on(position, envelope, bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -392,5 +405,62 @@ impl State {
                 subscribers.insert(*id, Arc::clone(&registered.outbox));
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use event_log::Incarnation;
+    use events::{RoomDeleted, RoomInitiated, RoomType, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn whoever_joins_just_before_a_room_is_deleted_is_told_so() {
+        let [anna, bela] = [1, 2].map(|n| UserId::from_uuid(Uuid::from_u128(n)));
+        let members = vec![anna, bela];
+        let room = RoomId::derive(RoomType::ConsumerToConsumer, &members, 0);
+        let initiated = Event::RoomInitiated(RoomInitiated {
+            room_id: room,
+            room_type: RoomType::ConsumerToConsumer,
+            initiator: anna,
+            members: members.clone(),
+            generation: 0,
+        });
+        let deleted = Event::RoomDeleted(RoomDeleted {
+            room_id: room,
+            room_type: RoomType::ConsumerToConsumer,
+            members,
+            initiator: anna,
+            generation: 0,
+            initiated_at: Timestamp::now(),
+        });
+        let [initiated, deleted] =
+            [initiated, deleted].map(|event| Arc::new(Envelope::new(event, None, None)));
+        let hub = Hub::new();
+        let tail = Tail {
+            last: Position::ZERO,
+            incarnation: Incarnation("a log".to_owned()),
+        };
+        hub.start(&tail, Recent::starting_after(Position::ZERO, 10));
+        assert!(hub.pass(Position::new(1), &initiated, 1));
+
+        let outbox = Arc::new(Outbox::new(10, 1_000));
+        let connection = hub.name();
+        hub.register(anna, connection, Some(Kind::WebSocket), &outbox, 10)
+            .unwrap();
+        assert_eq!(hub.join_own(anna, connection, &outbox), Position::new(1));
+        assert!(!hub.pass(Position::new(2), &deleted, 1));
+        let push = Arc::new(Push {
+            kind: PushKind::RoomDeleted(room),
+            position: Some(Position::new(2)),
+            frame: "gone".into(),
+        });
+        hub.publish(Position::new(2), &deleted, 1, Some(&push));
+
+        assert_eq!(outbox.take().len(), 1);
+        assert!(hub.memberships().living(anna).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Measures Hansard beside what people would use instead. `cargo xtask bench` builds what this needs and
 //! runs it; results go to `bench/results/` and `bench/RESULTS.md`.
 
+mod bursts;
 mod conditions;
 mod cores;
 mod fan_out;
@@ -13,10 +14,12 @@ mod project;
 mod reads;
 mod rebuild;
 mod record;
+mod replay;
 mod report;
 mod server;
 mod socket;
 mod sockets;
+mod start;
 mod world;
 
 use std::path::PathBuf;
@@ -28,7 +31,7 @@ use crate::conditions::Conditions;
 use crate::cores::Cores;
 
 /// What can be measured, by name.
-const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
+const BENCHES: [&str; 6] = ["sockets", "bursts", "reads", "rebuild", "replay", "start"];
 
 /// What to measure, and with what.
 #[derive(Debug, Parser)]
@@ -38,7 +41,7 @@ struct Arguments {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// How many messages the long history of `reads` has, and that of `rebuild`.
+    /// How many messages a long history has.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
     messages: u32,
     /// How often each request of `reads` is measured in a run.
@@ -47,7 +50,10 @@ struct Arguments {
     /// The hansard binary.
     #[arg(long)]
     hansard: PathBuf,
-    /// The directory with the socket.io server and its installed packages; for `sockets`.
+    /// The gateway-ws binary; for `bursts`.
+    #[arg(long)]
+    gateway: Option<PathBuf>,
+    /// The directory with the socket.io server and its installed packages; for `sockets` and `bursts`.
     #[arg(long)]
     socket_io: Option<PathBuf>,
     /// The mongod binary; for `reads` and `rebuild`.
@@ -77,6 +83,7 @@ fn main() -> anyhow::Result<()> {
     let cores = Cores::split()?;
     let setup = server::Setup {
         hansard: arguments.hansard,
+        gateway: arguments.gateway,
         socket_io: arguments.socket_io,
         mongod: arguments.mongod,
         directory: directory.path().to_owned(),
@@ -96,6 +103,11 @@ fn main() -> anyhow::Result<()> {
         let outcome = runtime.block_on(sockets::run(&setup, arguments.runs))?;
         place.write("sockets", &outcome, &outcome.section(&conditions)?)?;
     }
+    if wanted("bursts") {
+        let outcome = runtime.block_on(bursts::run(&setup, arguments.runs))?;
+        let socket_io = conditions.socket_io.as_deref().unwrap_or_default();
+        place.write("bursts", &outcome, &outcome.section(socket_io)?)?;
+    }
     let long = history::Size::long(arguments.messages as usize);
     if wanted("reads") {
         let samples = arguments.samples as usize;
@@ -106,6 +118,14 @@ fn main() -> anyhow::Result<()> {
     if wanted("rebuild") {
         let outcome = runtime.block_on(rebuild::run(&setup, long, arguments.runs))?;
         place.write("rebuild", &outcome, &outcome.section()?)?;
+    }
+    if wanted("replay") {
+        let outcome = runtime.block_on(replay::run(&setup, long, arguments.runs))?;
+        place.write("replay", &outcome, &outcome.section()?)?;
+    }
+    if wanted("start") {
+        let outcome = runtime.block_on(start::run(&setup, long, arguments.runs))?;
+        place.write("start", &outcome, &outcome.section()?)?;
     }
     Ok(())
 }

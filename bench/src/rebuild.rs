@@ -13,7 +13,7 @@ use crate::history::{History, Size};
 use crate::plain;
 use crate::project::project;
 use crate::record;
-use crate::report::thousands;
+use crate::report::{cell, thousands};
 use crate::server::Setup;
 
 /// What was measured.
@@ -110,11 +110,6 @@ impl Outcome {
         )?;
         writeln!(page, "|---|---|---|---|")?;
         for (store, it) in [("SQLite", &self.sqlite), ("MongoDB", &self.mongodb)] {
-            let cell = |figure: &Figure| {
-                let [median, least, most] =
-                    [figure.median, figure.least, figure.most].map(thousands);
-                format!("{median} ({least} to {most})")
-            };
             writeln!(
                 page,
                 "| into {store} | {} | {} | {:.2} ({:.2} to {:.2}) |",

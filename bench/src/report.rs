@@ -112,8 +112,8 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
         writeln!(
             page,
             "| {what} | {} | {} | {ratio} | {goal} |",
-            cell(ours),
-            cell(theirs)
+            ours.map_or("-".to_owned(), cell),
+            theirs.map_or("-".to_owned(), cell)
         )
     };
     row(
@@ -165,10 +165,8 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
     Ok(page)
 }
 
-fn cell(figure: Option<&Figure>) -> String {
-    let Some(figure) = figure else {
-        return "-".to_owned();
-    };
+/// The median of a figure with its spread, as whole numbers.
+pub fn cell(figure: &Figure) -> String {
     let [median, least, most] = [figure.median, figure.least, figure.most].map(thousands);
     format!("{median} ({least} to {most})")
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use events::UserId;
+use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -19,7 +20,7 @@ use crate::socket::Socket;
 
 /// How long a server may take to be ready, a new log projected.
 const START: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(5);
 /// Long enough for HS256 (RFC 7518: at least 256 bits).
 const SECRET: &str = "the bench signs its tokens with this";
 
@@ -28,6 +29,8 @@ const SECRET: &str = "the bench signs its tokens with this";
 pub struct Setup {
     /// The hansard binary.
     pub hansard: PathBuf,
+    /// The gateway-ws binary.
+    pub gateway: Option<PathBuf>,
     /// The directory of the socket.io server.
     pub socket_io: Option<PathBuf>,
     /// The mongod binary.
@@ -45,6 +48,8 @@ pub enum System {
     Hansard,
     /// socket.io on Node.
     SocketIo,
+    /// A bare loop over axum's WebSockets.
+    Broadcast,
 }
 
 /// What is asked of Hansard over HTTP.
@@ -87,29 +92,72 @@ impl Setup {
         data_dir: &Path,
         read_models: &str,
     ) -> anyhow::Result<Server> {
+        let server = self
+            .start_hansard_until_ready(data_dir, read_models)
+            .await?;
+        server.until_caught_up().await?;
+        Ok(server)
+    }
+
+    /// Starts Hansard on `data_dir` and these read models and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_hansard_until_ready(
+        &self,
+        data_dir: &Path,
+        read_models: &str,
+    ) -> anyhow::Result<Server> {
+        let port = Port::reserve()?;
+        let mut command = self.of_hansard(&self.hansard, data_dir, &port)?;
+        command.arg("serve").args(["--read-models", read_models]);
+        let mut server = self.start(System::Hansard, command, port)?;
+        server.until_answered("/health/ready").await?;
+        Ok(server)
+    }
+
+    /// Starts Hansard's gateway alone on the log in `data_dir`, and waits until it follows it.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_gateway(&self, data_dir: &Path) -> anyhow::Result<Server> {
+        let gateway = self.gateway.as_ref();
+        let gateway = gateway.context("where gateway-ws is was not said: --gateway")?;
+        let port = Port::reserve()?;
+        let command = self.of_hansard(gateway, data_dir, &port)?;
+        let mut server = self.start(System::Hansard, command, port)?;
+        server.until_answered("/health/ready").await?;
+        Ok(server)
+    }
+
+    /// One of Hansard's programs, with what all of them are told.
+    fn of_hansard(&self, program: &Path, data_dir: &Path, port: &Port) -> anyhow::Result<Command> {
         let secret = self.directory.join("secret");
         std::fs::write(&secret, SECRET)?;
-        let port = Port::reserve()?;
-        let mut command = Command::new(&self.hansard);
+        let mut command = Command::new(program);
         without_own_settings(&mut command);
+        // Options stand before the subcommand too.
         command
-            .args([
-                "serve",
-                "--auth",
-                "token",
-                "--log-level",
-                "warn",
-                "--listen",
-            ])
+            .args(["--auth", "token", "--log-level", "warn", "--listen"])
             .arg(port.address())
             .arg("--jwt-secret-file")
             .arg(secret)
             .arg("--data-dir")
-            .arg(data_dir)
-            .args(["--read-models", read_models]);
-        let mut server = self.start(System::Hansard, command, port)?;
-        server.until_answered("/health/ready").await?;
-        server.until_caught_up().await?;
+            .arg(data_dir);
+        Ok(command)
+    }
+
+    /// Starts the bare loop.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_broadcast(&self) -> anyhow::Result<Server> {
+        let port = Port::reserve()?;
+        // It is built with this program.
+        let mut command = Command::new(std::env::current_exe()?.with_file_name("broadcast"));
+        command.env("PORT", port.number().to_string());
+        let mut server = self.start(System::Broadcast, command, port)?;
+        server.until_answered("/ready").await?;
         Ok(server)
     }
 
@@ -159,6 +207,16 @@ impl Setup {
 }
 
 impl Server {
+    /// Tells it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGTERM);
+        let ended = self.process.wait(START);
+        ended.context("a server does not stop").map(drop)
+    }
+
     /// Which it is.
     pub fn system(&self) -> System {
         self.system
@@ -183,6 +241,7 @@ impl Server {
         let count = match self.system {
             System::Hansard => self.metric("hansard_sockets").await?,
             System::SocketIo => Some(self.get("/sockets").await?.parse()?),
+            System::Broadcast => bail!("a bare loop does not count its connections"),
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         Ok(count.unwrap_or(0.0) as usize)
@@ -197,7 +256,26 @@ impl Server {
         match self.system {
             System::Hansard => Socket::to_hansard(&address, &token(user)?).await,
             System::SocketIo => Socket::to_socket_io(&address).await,
+            System::Broadcast => Socket::to_broadcast(&address, "/listen").await,
         }
+    }
+
+    /// A connection that says what others are told, to a server that takes messages from connections.
+    ///
+    /// # Errors
+    /// It is refused, or the server takes none.
+    pub async fn speaker(&self) -> anyhow::Result<Socket> {
+        let address = self.port.address();
+        match self.system {
+            System::Hansard => bail!("Hansard takes messages over HTTP"),
+            System::SocketIo => Socket::to_socket_io(&address).await,
+            System::Broadcast => Socket::to_broadcast(&address, "/").await,
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Posts a message to a room of Hansard, over HTTP, and waits until it is durable; not until it can be

@@ -185,6 +185,7 @@ impl Start<'_> {
         match self.system {
             System::Hansard => self.setup.start_hansard(&self.on.data_dir).await,
             System::SocketIo => self.setup.start_socket_io().await,
+            System::Broadcast => self.setup.start_broadcast().await,
         }
     }
 
@@ -257,7 +258,10 @@ impl Start<'_> {
 }
 
 /// A connection of each of these users, in their order.
-async fn connect(server: &Server, users: &[events::UserId]) -> anyhow::Result<Vec<Socket>> {
+///
+/// # Errors
+/// One is refused.
+pub async fn connect(server: &Server, users: &[events::UserId]) -> anyhow::Result<Vec<Socket>> {
     let sockets = stream::iter(users).map(|user| server.connect(*user));
     let sockets = sockets.buffered(AT_ONCE).try_collect().await;
     sockets.context("a connection is refused")

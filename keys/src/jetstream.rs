@@ -226,9 +226,7 @@ impl JetStreamKeys {
     async fn slots(&self, offset: usize) -> Result<(Vec<Slot>, usize), KeyError> {
         let question = json!({ "subjects_filter": self.subjects(), "offset": offset });
         let info = self.info(question).await?;
-        let info = info.ok_or_else(|| {
-            self.unusable(&format!("the bucket {} no longer exists", self.bucket))
-        })?;
+        let info = info.ok_or_else(|| self.gone())?;
         let prefix = self.prefix();
         let subjects = info.state.subjects.into_keys();
         let slots = subjects.map(|subject| {
@@ -266,6 +264,18 @@ impl JetStreamKeys {
 
     fn unavailable(&self, reason: &dyn std::fmt::Display) -> KeyError {
         KeyError::Unavailable(format!("{}: {reason}", self.hosts))
+    }
+
+    /// What it means that a server says that the bucket is not there: in a cluster nothing, as with the log.
+    fn gone(&self) -> KeyError {
+        if self.replicas > 1 {
+            let reason = format!(
+                "a server of the cluster knows of no bucket {} (yet)",
+                self.bucket
+            );
+            return self.unavailable(&reason);
+        }
+        self.unusable(&format!("the bucket {} no longer exists", self.bucket))
     }
 
     fn unusable(&self, reason: &str) -> KeyError {

@@ -9,14 +9,32 @@ use read_models::{DeadLetter, Entry};
 
 use crate::source::Opened;
 
-/// A batch has at most this many events.
-const MAX_EVENTS: usize = 1_000;
+/// How large batches may become. A batch that is full is followed by one twice as large: what many events do to the
+/// same room is written once, so that more is done at a time the more there is to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    most_events: usize,
+    most_bytes: usize,
+}
 
-/// A batch takes no further event once it has this many bytes.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+impl Sizes {
+    /// Where people wait for what is projected, and see it batch by batch.
+    pub(crate) const SERVED: Self = Self {
+        most_events: 8_000,
+        most_bytes: 8 * 1024 * 1024,
+    };
+    /// Where nobody looks yet.
+    pub(crate) const UNSERVED: Self = Self {
+        most_events: 32_000,
+        most_bytes: 32 * 1024 * 1024,
+    };
+}
+
+/// A batch after one that was not full has at most this many events.
+const FEW_EVENTS: usize = 1_000;
 
 /// Consecutive events, decoded where they could be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gathered {
     /// The events that decode, in log order.
     pub(crate) entries: Vec<Entry>,
@@ -34,9 +52,42 @@ pub(crate) struct Gathered {
     pub(crate) decoding: Duration,
     bytes: usize,
     since: Option<Instant>,
+    /// How many events it takes.
+    room_for: usize,
+    sizes: Sizes,
 }
 
 impl Gathered {
+    /// The first batch, empty.
+    pub(crate) fn first(sizes: Sizes) -> Self {
+        Self::with_room_for(FEW_EVENTS, sizes)
+    }
+
+    /// The batch after this one, empty.
+    pub(crate) fn next(&self) -> Self {
+        let room_for = match self.is_full() {
+            true => self.room_for.saturating_mul(2).min(self.sizes.most_events),
+            false => FEW_EVENTS,
+        };
+        Self::with_room_for(room_for, self.sizes)
+    }
+
+    fn with_room_for(room_for: usize, sizes: Sizes) -> Self {
+        Self {
+            entries: Vec::new(),
+            payloads: Vec::new(),
+            undecodable: Vec::new(),
+            up_to: Position::ZERO,
+            stored: Vec::new(),
+            waited: Duration::ZERO,
+            decoding: Duration::ZERO,
+            bytes: 0,
+            since: None,
+            room_for,
+            sizes,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len() + self.undecodable.len()
     }
@@ -46,7 +97,7 @@ impl Gathered {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
+        self.len() >= self.room_for || self.bytes >= self.sizes.most_bytes
     }
 
     /// How long ago the first event was added.
@@ -89,5 +140,65 @@ impl Gathered {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::Recorded;
+    use events::{ConversationRead, Envelope, Event, RoomId, UserId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const SIZES: Sizes = Sizes {
+        most_events: 3_000,
+        most_bytes: 1_000_000,
+    };
+
+    fn fill(gathered: &mut Gathered, events: u64, bytes: usize) {
+        for _ in 0..events {
+            let read = Event::ConversationRead(ConversationRead {
+                room_id: RoomId::from_uuid(Uuid::from_u128(1)),
+                reader: UserId::from_uuid(Uuid::from_u128(2)),
+                up_to: None,
+            });
+            gathered.push(Opened {
+                recorded: Recorded {
+                    position: gathered.up_to.next(),
+                    subject: read.subject().to_string(),
+                    stored_at: Timestamp::now(),
+                    payload: vec![0; bytes].into(),
+                },
+                decoded: Ok(Envelope::new(read, None, None)),
+                took: Duration::ZERO,
+            });
+        }
+    }
+
+    #[test]
+    fn batches_grow_while_they_are_full_and_no_larger_than_they_may() {
+        let mut batch = Gathered::first(SIZES);
+        for expected in [1_000, 2_000, 3_000, 3_000] {
+            fill(&mut batch, expected - 1, 1);
+            assert!(!batch.is_full(), "{expected}");
+            fill(&mut batch, 1, 1);
+            assert!(batch.is_full(), "{expected}");
+            batch = batch.next();
+            assert!(batch.is_empty());
+        }
+        fill(&mut batch, 10, 1);
+        batch = batch.next();
+        fill(&mut batch, 1_000, 1);
+        assert!(batch.is_full());
+    }
+
+    #[test]
+    fn a_batch_is_full_of_bytes_too() {
+        let mut batch = Gathered::first(SIZES);
+        fill(&mut batch, 9, 100_000);
+        assert!(!batch.is_full());
+        fill(&mut batch, 1, 100_000);
+        assert!(batch.is_full());
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Applied};
-use crate::gather::Gathered;
+use crate::gather::{Gathered, Sizes};
 use crate::lead::Led;
 use crate::purge::Purging;
 use crate::waited_for::Told;
@@ -87,7 +87,10 @@ pub(crate) async fn project(
         start.position,
         abandon.clone(),
     );
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered::first(match work.led.is_served() {
+        true => Sizes::SERVED,
+        false => Sizes::UNSERVED,
+    });
     let mut applying: Option<JoinHandle<Result<Applied, ProjectorError>>> = None;
     let mut projected = start.clone();
     // Up to where events have been handed to be applied.
@@ -109,11 +112,12 @@ pub(crate) async fn project(
             read = gathered.up_to;
             work.status.writing(read);
             asked = Instant::now();
+            let next = gathered.next();
             applying = Some(tokio::spawn(apply::apply(
                 work.led.clone(),
                 work.record.keyring.clone(),
                 start.incarnation.clone(),
-                std::mem::take(&mut gathered),
+                std::mem::replace(&mut gathered, next),
                 purging.clone(),
                 abandon.clone(),
             )));

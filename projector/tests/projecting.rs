@@ -33,7 +33,6 @@ async fn a_history_is_projected_and_so_is_what_comes_after_it() {
     assert_eq!(models.inner.users().await.unwrap().len(), 2);
     let applied = models.applied.lock().unwrap().clone();
     assert_eq!(applied, (1..=2_503).collect::<Vec<_>>());
-    assert!(models.largest.load(Ordering::SeqCst) <= 1_000);
 
     log.post("live").await;
     models.reach(2_504).await;

@@ -711,6 +711,21 @@ mod tokens {
             .await
             .refused(401, "No access token provided");
 
+        // Who has none is told nothing else about a request, whatever is wrong with it.
+        let wrong = anyone.with_header("idempotency-key", "");
+        for answer in [
+            wrong.create_user("", "", "nobody").await,
+            wrong.initiate(&["nobody"], "nothing").await,
+            wrong.post(&pair.room, "").await,
+            wrong.edit(&pair.room, "nothing", "").await,
+            wrong.mark_read(&pair.room).await,
+            wrong.delete_room(&pair.room).await,
+            wrong.erase_user("nobody").await,
+            wrong.hold(&pair.room, "").await,
+        ] {
+            answer.refused(401, "No access token provided");
+        }
+
         // What is only unusual is taken: more claims, another time zone's clock, a scheme in small letters.
         let unusual = sign(json!({"iss": "a firm", "aud": "another", "jti": "x", "iat": now + 3}));
         let client = anyone.with_header("authorization", &format!("bearer {unusual}"));

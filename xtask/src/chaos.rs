@@ -14,6 +14,9 @@ use crate::test::{Programs, exit_code};
 /// How to run.
 #[derive(Debug, Args)]
 pub struct Options {
+    /// Run optimised builds; named before all others.
+    #[arg(long)]
+    release: bool,
     /// `--minutes N`, `--seed S`, `--stack embedded`, `distributed` or `cluster`, `--longest-fault SECONDS`,
     /// `--upgrade-from DIRECTORY`; `--help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -25,10 +28,14 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
     let mut build = cargo();
     build
         .current_dir(&project.root)
-        .args(["build", "--workspace", "--bins"]);
+        .args(["build", "--workspace", "--bins"])
+        .args(options.release.then_some("--release"));
     let status = runner.run(&mut build)?;
     ensure!(status.success(), "cargo failed: {status}");
-    let binaries = project.target.join("debug");
+    let binaries = project.target.join(match options.release {
+        true => "release",
+        false => "debug",
+    });
     let mut chaos = Command::new(binaries.join("hansard-chaos"));
     without_own_settings(&mut chaos);
     chaos

@@ -176,13 +176,20 @@ impl JetStreamLog {
 
     async fn existing_info(&self) -> Result<StreamInfo, LogError> {
         let info = self.info().await?;
-        info.ok_or_else(|| {
-            LogError::Unusable(format!(
-                "the stream {} no longer exists at {}",
-                self.address.stream,
-                self.address.hosts()
-            ))
-        })
+        info.ok_or_else(|| self.gone())
+    }
+
+    /// What it means that a server says that the stream is not there. One of a cluster may say so of a stream that
+    /// has just been created: when the others have taken the lead of the cluster from it, or it has just taken it
+    /// from them.
+    fn gone(&self) -> LogError {
+        let NatsAddress { stream, .. } = &self.address;
+        if self.address.replicas > 1 {
+            let reason = format!("a server of the cluster knows of no stream {stream} (yet)");
+            return self.connection.unavailable(&reason);
+        }
+        let hosts = self.address.hosts();
+        LogError::Unusable(format!("the stream {stream} no longer exists at {hosts}"))
     }
 
     /// The stream's settings and state, by the one server that knows every acknowledged append.

@@ -65,8 +65,6 @@ pub struct Models {
     pub at_gate: AtomicU64,
     /// The positions of all entries applied, in the order of the calls that succeeded.
     pub applied: Mutex<Vec<u64>>,
-    /// The largest batch applied.
-    pub largest: AtomicU64,
     pub letters: Mutex<Vec<DeadLetter>>,
 }
 
@@ -84,7 +82,6 @@ impl Models {
             gate: tokio::sync::Mutex::new(()),
             at_gate: AtomicU64::new(0),
             applied: Mutex::new(Vec::new()),
-            largest: AtomicU64::new(0),
             letters: Mutex::new(Vec::new()),
         })
     }
@@ -223,8 +220,6 @@ impl Projection for Models {
         self.inner.apply(batch).await?;
         let positions = batch.entries.iter().map(|entry| entry.position.get());
         self.applied.lock().unwrap().extend(positions);
-        self.largest
-            .fetch_max(batch.entries.len() as u64, Ordering::SeqCst);
         Ok(())
     }
 

@@ -1,14 +1,21 @@
 //! Measures Hansard beside what people would use instead. `cargo xtask bench` builds what this needs and
 //! runs it; results go to `bench/results/` and `bench/RESULTS.md`.
 
+mod arrivals;
+mod bare;
+mod chart;
 mod conditions;
+mod contract;
 mod cores;
+mod cpu;
 mod fan_out;
 mod figure;
 mod history;
+mod load;
 mod memory;
 mod plain;
 mod plans;
+mod posts;
 mod project;
 mod reads;
 mod rebuild;
@@ -28,7 +35,7 @@ use crate::conditions::Conditions;
 use crate::cores::Cores;
 
 /// What can be measured, by name.
-const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
+const BENCHES: [&str; 4] = ["sockets", "posts", "reads", "rebuild"];
 
 /// What to measure, and with what.
 #[derive(Debug, Parser)]
@@ -44,15 +51,25 @@ struct Arguments {
     /// How often each request of `reads` is measured in a run.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
+    /// How many seconds each measurement of `posts` takes, after a warm-up of a fifth of that.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// The URL (`http://HOST:PORT`) of an empty server that keeps the tutorial's contract, with `/login`; `posts`
+    /// measures it beside Hansard. Its operator starts it, on the first of this machine's cores.
+    #[arg(long)]
+    against: Option<String>,
     /// The hansard binary.
     #[arg(long)]
     hansard: PathBuf,
     /// The directory with the socket.io server and its installed packages; for `sockets`.
     #[arg(long)]
     socket_io: Option<PathBuf>,
-    /// The mongod binary; for `reads` and `rebuild`.
+    /// The mongod binary; for `posts`, `reads` and `rebuild`.
     #[arg(long)]
     mongod: Option<PathBuf>,
+    /// The nats-server binary; for `posts`.
+    #[arg(long)]
+    nats_server: Option<PathBuf>,
     /// The directory for RESULTS.md and results/.
     #[arg(long)]
     results: PathBuf,
@@ -79,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         hansard: arguments.hansard,
         socket_io: arguments.socket_io,
         mongod: arguments.mongod,
+        nats_server: arguments.nats_server,
         directory: directory.path().to_owned(),
         cores,
     };
@@ -95,6 +113,16 @@ fn main() -> anyhow::Result<()> {
     if wanted("sockets") {
         let outcome = runtime.block_on(sockets::run(&setup, arguments.runs))?;
         place.write("sockets", &outcome, &outcome.section(&conditions)?)?;
+        place.draw("sockets", &outcome.chart())?;
+    }
+    if wanted("posts") {
+        let against = arguments.against.as_deref();
+        let measuring = posts::run(&setup, arguments.runs, arguments.seconds, against);
+        let outcome = runtime.block_on(measuring)?;
+        place.write("posts", &outcome, &outcome.section()?)?;
+        for (name, chart) in outcome.charts() {
+            place.draw(name, &chart)?;
+        }
     }
     let long = history::Size::long(arguments.messages as usize);
     if wanted("reads") {
@@ -102,6 +130,9 @@ fn main() -> anyhow::Result<()> {
         let measuring = reads::run(&setup, long, arguments.runs, samples);
         let outcome = runtime.block_on(measuring)?;
         place.write("reads", &outcome, &outcome.section()?)?;
+        for (name, chart) in outcome.charts() {
+            place.draw(name, &chart)?;
+        }
     }
     if wanted("rebuild") {
         let outcome = runtime.block_on(rebuild::run(&setup, long, arguments.runs))?;

@@ -32,6 +32,8 @@ pub struct Setup {
     pub socket_io: Option<PathBuf>,
     /// The mongod binary.
     pub mongod: Option<PathBuf>,
+    /// The nats-server binary.
+    pub nats_server: Option<PathBuf>,
     /// For data and output; removed at the end.
     pub directory: PathBuf,
     /// Who runs where.
@@ -89,24 +91,37 @@ impl Setup {
     ) -> anyhow::Result<Server> {
         let secret = self.directory.join("secret");
         std::fs::write(&secret, SECRET)?;
+        let secret = secret.to_string_lossy();
+        let tokens = ["--auth", "token", "--jwt-secret-file", &secret];
+        let settings = [&tokens[..], &["--read-models", read_models]].concat();
+        self.serve(data_dir, &settings).await
+    }
+
+    /// Starts a Hansard where anybody may log in, as the tutorial's contract has it, on `data_dir`, this log and
+    /// these read models.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_open_hansard(
+        &self,
+        data_dir: &Path,
+        log: &str,
+        read_models: &str,
+    ) -> anyhow::Result<Server> {
+        let settings = ["--auth", "open", "--log", log, "--read-models", read_models];
+        self.serve(data_dir, &settings).await
+    }
+
+    async fn serve(&self, data_dir: &Path, settings: &[&str]) -> anyhow::Result<Server> {
         let port = Port::reserve()?;
         let mut command = Command::new(&self.hansard);
         without_own_settings(&mut command);
         command
-            .args([
-                "serve",
-                "--auth",
-                "token",
-                "--log-level",
-                "warn",
-                "--listen",
-            ])
+            .args(["serve", "--log-level", "warn", "--listen"])
             .arg(port.address())
-            .arg("--jwt-secret-file")
-            .arg(secret)
             .arg("--data-dir")
             .arg(data_dir)
-            .args(["--read-models", read_models]);
+            .args(settings);
         let mut server = self.start(System::Hansard, command, port)?;
         server.until_answered("/health/ready").await?;
         server.until_caught_up().await?;
@@ -146,6 +161,24 @@ impl Setup {
         Ok((self.cores.on_server_core(start)?, port))
     }
 
+    /// Starts a nats-server on the server's core: one that syncs to the disk before it acknowledges, or one that
+    /// does so when it does by default, every two minutes.
+    ///
+    /// # Errors
+    /// It is not there, or does not take connections in time.
+    pub fn start_nats(&self, sync_always: bool) -> anyhow::Result<(Supervised, Port)> {
+        let nats_server = self.nats_server.as_ref();
+        let nats_server =
+            nats_server.context("where nats-server is was not said: --nats-server")?;
+        let port = Port::reserve()?;
+        let directory = self.directory.join(format!("nats-{}", port.number()));
+        let config = self.directory.join("nats.conf");
+        std::fs::write(&config, "jetstream { sync_interval: always }\n")?;
+        let config = sync_always.then_some(config.as_path());
+        let start = || xtask::nats::start(nats_server, &directory, &port, config);
+        Ok((self.cores.on_server_core(start)?, port))
+    }
+
     fn start(&self, system: System, command: Command, port: Port) -> anyhow::Result<Server> {
         let output = self.directory.join(format!("output-{}", port.number()));
         let start = || Supervised::start(command, &output);
@@ -162,6 +195,16 @@ impl Server {
     /// Which it is.
     pub fn system(&self) -> System {
         self.system
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        self.port.address()
     }
 
     /// The memory it has, once nothing changes any more; of Node after a full collection of garbage.

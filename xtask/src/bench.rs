@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, ensure};
 use clap::Args;
 use xtask::process::without_own_settings;
-use xtask::servers::MONGOD;
+use xtask::servers::{MONGOD, NATS_SERVER};
 
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
@@ -16,13 +16,13 @@ use crate::runner::Runner;
 const SOCKET_IO: [&str; 3] = ["package.json", "package-lock.json", "server.js"];
 
 /// What can be measured.
-const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
+const BENCHES: [&str; 4] = ["sockets", "posts", "reads", "rebuild"];
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Names of benches (`sockets`, `reads`, `rebuild`), or options of the bench binary (`--runs 3`); everything if there are
-    /// none.
+    /// Names of benches (`sockets`, `posts`, `reads`, `rebuild`), or options of the bench binary (`--runs 3`,
+    /// `--against URL`); everything if there are none.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -57,7 +57,12 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         let socket_io = install(&bench.join("js"), &project.target.join("bench/js"), runner)?;
         measure.arg("--socket-io").arg(socket_io);
     }
-    if none_named || named("reads") || named("rebuild") {
+    if none_named || named("posts") {
+        measure
+            .arg("--nats-server")
+            .arg(NATS_SERVER.find(&project.servers())?);
+    }
+    if none_named || named("posts") || named("reads") || named("rebuild") {
         measure
             .arg("--mongod")
             .arg(MONGOD.find(&project.servers())?);

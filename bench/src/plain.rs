@@ -12,11 +12,13 @@ use read_models::{Catalogue, MongoCatalogue, SqliteReadModels, State, Words};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
+use crate::project::BUILT;
+
 /// How many documents or rows are inserted at once: as many as the events of a batch.
 const AT_ONCE: usize = 1_000;
 
-/// The collections of the first generation of the MongoDB read models that projecting fills.
-const COLLECTIONS: [&str; 5] = ["g1_users", "g1_rooms", "g1_messages", "g1_marks", "g1_keys"];
+/// The collections of a generation of the MongoDB read models that projecting fills.
+const COLLECTIONS: [&str; 5] = ["users", "rooms", "messages", "marks", "keys"];
 
 /// The tables of the SQLite read models that projecting fills, but for the index of words: it keeps no
 /// content that could be copied, and is filled with the messages.
@@ -55,9 +57,9 @@ pub async fn into_mongodb(from: &str, to: &str) -> anyhow::Result<Duration> {
     );
     let mut taken = Duration::ZERO;
     for name in COLLECTIONS {
-        let collection = to.collection::<RawDocumentBuf>(name);
+        let collection = to.collection::<RawDocumentBuf>(&format!("g{}_{name}", first.number));
         let mut documents = from
-            .collection::<RawDocumentBuf>(name)
+            .collection::<RawDocumentBuf>(&format!("g{BUILT}_{name}"))
             .find(doc! {})
             .await?;
         loop {

@@ -35,6 +35,8 @@ pub struct Setup {
     pub socket_io: Option<PathBuf>,
     /// The mongod binary.
     pub mongod: Option<PathBuf>,
+    /// The nats-server binary.
+    pub nats_server: Option<PathBuf>,
     /// For data and output; removed at the end.
     pub directory: PathBuf,
     /// Who runs where.
@@ -108,43 +110,79 @@ impl Setup {
         data_dir: &Path,
         read_models: &str,
     ) -> anyhow::Result<Server> {
-        let port = Port::reserve()?;
-        let mut command = self.of_hansard(&self.hansard, data_dir, &port)?;
-        command.arg("serve").args(["--read-models", read_models]);
-        let mut server = self.start(System::Hansard, command, port)?;
-        server.until_answered("/health/ready").await?;
+        let arguments = ["serve", "--read-models", read_models];
+        let arguments = [
+            &arguments[..],
+            &self.tokens()?.each_ref().map(String::as_str),
+        ]
+        .concat();
+        self.run(&self.hansard, &arguments, data_dir).await
+    }
+
+    /// Starts a Hansard where anybody may log in, as the tutorial's contract has it, on `data_dir`, this log and
+    /// these read models, and waits until it has projected all of the log.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_open_hansard(
+        &self,
+        data_dir: &Path,
+        log: &str,
+        read_models: &str,
+    ) -> anyhow::Result<Server> {
+        let arguments = [
+            "serve",
+            "--auth",
+            "open",
+            "--log",
+            log,
+            "--read-models",
+            read_models,
+        ];
+        let server = self.run(&self.hansard, &arguments, data_dir).await?;
+        server.until_caught_up().await?;
         Ok(server)
     }
 
-    /// Starts Hansard's gateway alone on the log in `data_dir`, and waits until it follows it.
+    /// Starts Hansard's gateway alone on the log in `data_dir`, and waits until it says that it is ready.
     ///
     /// # Errors
     /// It does not get ready in time.
     pub async fn start_gateway(&self, data_dir: &Path) -> anyhow::Result<Server> {
         let gateway = self.gateway.as_ref();
         let gateway = gateway.context("where gateway-ws is was not said: --gateway")?;
+        let arguments = self.tokens()?;
+        self.run(gateway, &arguments.each_ref().map(String::as_str), data_dir)
+            .await
+    }
+
+    /// What makes [`token`]s good.
+    fn tokens(&self) -> anyhow::Result<[String; 4]> {
+        let secret = self.directory.join("secret");
+        std::fs::write(&secret, SECRET)?;
+        let secret = secret.to_string_lossy();
+        Ok(["--auth", "token", "--jwt-secret-file", &secret].map(str::to_owned))
+    }
+
+    /// Starts one of Hansard's programs, and waits until it says that it is ready.
+    async fn run(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        data_dir: &Path,
+    ) -> anyhow::Result<Server> {
         let port = Port::reserve()?;
-        let command = self.of_hansard(gateway, data_dir, &port)?;
+        let mut command = Command::new(program);
+        without_own_settings(&mut command);
+        command
+            .args(arguments)
+            .args(["--log-level", "warn", "--listen"])
+            .arg(port.address())
+            .arg("--data-dir")
+            .arg(data_dir);
         let mut server = self.start(System::Hansard, command, port)?;
         server.until_answered("/health/ready").await?;
         Ok(server)
-    }
-
-    /// One of Hansard's programs, with what all of them are told.
-    fn of_hansard(&self, program: &Path, data_dir: &Path, port: &Port) -> anyhow::Result<Command> {
-        let secret = self.directory.join("secret");
-        std::fs::write(&secret, SECRET)?;
-        let mut command = Command::new(program);
-        without_own_settings(&mut command);
-        // Options stand before the subcommand too.
-        command
-            .args(["--auth", "token", "--log-level", "warn", "--listen"])
-            .arg(port.address())
-            .arg("--jwt-secret-file")
-            .arg(secret)
-            .arg("--data-dir")
-            .arg(data_dir);
-        Ok(command)
     }
 
     /// Starts the bare loop.
@@ -194,6 +232,24 @@ impl Setup {
         Ok((self.cores.on_server_core(start)?, port))
     }
 
+    /// Starts a nats-server on the server's core: one that syncs to the disk before it acknowledges, or one that
+    /// does so when it does by default, every two minutes.
+    ///
+    /// # Errors
+    /// It is not there, or does not take connections in time.
+    pub fn start_nats(&self, sync_always: bool) -> anyhow::Result<(Supervised, Port)> {
+        let nats_server = self.nats_server.as_ref();
+        let nats_server =
+            nats_server.context("where nats-server is was not said: --nats-server")?;
+        let port = Port::reserve()?;
+        let directory = self.directory.join(format!("nats-{}", port.number()));
+        let config = self.directory.join("nats.conf");
+        std::fs::write(&config, "jetstream { sync_interval: always }\n")?;
+        let config = sync_always.then_some(config.as_path());
+        let start = || xtask::nats::start(nats_server, &directory, &port, config);
+        Ok((self.cores.on_server_core(start)?, port))
+    }
+
     fn start(&self, system: System, command: Command, port: Port) -> anyhow::Result<Server> {
         let output = self.directory.join(format!("output-{}", port.number()));
         let start = || Supervised::start(command, &output);
@@ -220,6 +276,16 @@ impl Server {
     /// Which it is.
     pub fn system(&self) -> System {
         self.system
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        self.port.address()
     }
 
     /// The memory it has, once nothing changes any more; of Node after a full collection of garbage.

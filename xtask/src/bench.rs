@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, ensure};
 use clap::Args;
 use xtask::process::without_own_settings;
-use xtask::servers::MONGOD;
+use xtask::servers::{MONGOD, NATS_SERVER};
 
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
@@ -16,13 +16,15 @@ use crate::runner::Runner;
 const SOCKET_IO: [&str; 3] = ["package.json", "package-lock.json", "server.js"];
 
 /// What can be measured.
-const BENCHES: [&str; 6] = ["sockets", "bursts", "reads", "rebuild", "replay", "start"];
+const BENCHES: [&str; 7] = [
+    "sockets", "bursts", "posts", "reads", "rebuild", "replay", "start",
+];
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Names of benches (`sockets`, `bursts`, `reads`, `rebuild`, `replay`, `start`), or options of the bench binary (`--runs 3`);
-    /// everything if there are no names.
+    /// Names of benches (`sockets`, `bursts`, `posts`, `reads`, `rebuild`, `replay`, `start`), or options of the bench
+    /// binary (`--runs 3`, `--against URL`); everything if there are no names.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -59,7 +61,12 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         let socket_io = install(&bench.join("js"), &project.target.join("bench/js"), runner)?;
         measure.arg("--socket-io").arg(socket_io);
     }
-    if none_named || named("reads") || named("rebuild") {
+    if none_named || named("posts") {
+        measure
+            .arg("--nats-server")
+            .arg(NATS_SERVER.find(&project.servers())?);
+    }
+    if none_named || named("posts") || named("reads") || named("rebuild") {
         measure
             .arg("--mongod")
             .arg(MONGOD.find(&project.servers())?);

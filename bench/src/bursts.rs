@@ -201,7 +201,7 @@ enum Source<'a> {
     /// The log, into which they are written while the gateway stands still.
     Log(&'a Crowd, keys::Record),
     /// A client that says this text in each of these rooms.
-    Client(Socket, Vec<String>),
+    Client(Box<Socket>, Vec<String>),
 }
 
 impl<'a> Source<'a> {
@@ -224,7 +224,7 @@ impl<'a> Source<'a> {
             }
             System::Broadcast => vec![text("")],
         };
-        Ok(Self::Client(server.speaker().await?, frames))
+        Ok(Self::Client(Box::new(server.speaker().await?), frames))
     }
 
     /// Says so many messages in each room; from when on the server could tell them.

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod bare;
+mod build;
 mod bursts;
 mod chart;
 mod conditions;

@@ -12,7 +12,7 @@ use read_models::{Catalogue, MongoCatalogue, SqliteReadModels, State, Words};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::project::BUILT;
+use crate::build::BUILT;
 
 /// How many documents or rows are inserted at once: as many as the events of a batch.
 const AT_ONCE: usize = 1_000;

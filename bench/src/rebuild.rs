@@ -8,10 +8,10 @@ use keys::Record;
 use read_models::ReadModelsUrl;
 use serde::Serialize;
 
+use crate::build::{BUILT, build};
 use crate::figure::Figure;
 use crate::history::{History, Size};
 use crate::plain;
-use crate::project::{BUILT, build};
 use crate::record;
 use crate::report::{cell, thousands};
 use crate::server::Setup;

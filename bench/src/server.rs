@@ -110,12 +110,9 @@ impl Setup {
         data_dir: &Path,
         read_models: &str,
     ) -> anyhow::Result<Server> {
-        let arguments = ["serve", "--read-models", read_models];
-        let arguments = [
-            &arguments[..],
-            &self.tokens()?.each_ref().map(String::as_str),
-        ]
-        .concat();
+        let tokens = self.tokens()?;
+        let serve = ["serve", "--read-models", read_models];
+        let arguments = [&serve[..], &tokens.each_ref().map(String::as_str)].concat();
         self.run(&self.hansard, &arguments, data_dir).await
     }
 

@@ -67,6 +67,11 @@ impl Address {
         Ok(Self::new(host_and_port))
     }
 
+    /// `HOST:PORT`.
+    pub fn host_and_port(&self) -> &str {
+        &self.0
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -123,6 +128,13 @@ impl Address {
             Some(author),
             Some(&json!({ "messageText": text })),
         )
+    }
+}
+
+impl Caller {
+    /// Who it is, to the server.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 }
 

@@ -4,6 +4,7 @@
 mod cells;
 mod open;
 mod page;
+mod pushed;
 mod stack;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::load::Length;
 use crate::server::Setup;
 use cells::{Cell, Measured, Work};
 use open::{Latencies, Offered};
+use pushed::{Paired, Times};
 use stack::{Kind, Stack};
 
 /// Messages in each server before anything is measured.
@@ -23,6 +25,8 @@ const FEW: usize = 64;
 const MANY: usize = 512;
 /// The loads of the open loop, in percent of what the closed one with [`FEW`] clients achieved.
 const LOADS: [u32; 5] = [10, 25, 50, 75, 90];
+/// The load at which pushing is measured, in percent of the same.
+const HALF: f64 = 50.0;
 /// Before each measurement, this part of its time is not counted.
 const WARM_UP: u32 = 5;
 
@@ -43,6 +47,8 @@ pub struct Outcome {
     pub closed: Vec<Measured>,
     /// The open one.
     pub open: Vec<Latencies>,
+    /// The open one with [`FEW`] clients at half of what the server can take, until messages are pushed.
+    pub pushed: Vec<Times>,
 }
 
 /// Measures everything `runs` times, each measurement for `seconds`, the servers by turns; `against` is the URL of
@@ -94,9 +100,15 @@ pub async fn run(
         let capacities = closed.iter().filter(|it| is_capacity(it));
         offered.extend(capacities.map(|it| Offered::new(it.kind, percent, it.per_second.median)));
     }
+    let capacities = closed.iter().filter(|it| is_capacity(it));
+    let half = |it: &Measured| Paired::new(it.kind, it.per_second.median * HALF / 100.0);
+    let mut paired: Vec<Paired> = capacities.map(half).collect();
     for _ in 0..runs {
         for load in &mut offered {
             load.measure(&stacks, MANY, length).await?;
+        }
+        for load in &mut paired {
+            load.measure(&stacks, FEW, length).await?;
         }
     }
     Ok(Outcome {
@@ -107,6 +119,7 @@ pub async fn run(
         event_bytes: stacks.iter().map(|it| it.event_bytes).max().unwrap_or(0),
         closed,
         open: offered.iter().map(Offered::latencies).collect(),
+        pushed: paired.iter().map(Paired::times).collect(),
     })
 }
 

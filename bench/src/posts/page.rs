@@ -30,6 +30,7 @@ impl Outcome {
         self.engines(&mut page)?;
         self.closed_loop(&mut page)?;
         self.open_loop(&mut page)?;
+        self.pushes(&mut page)?;
         Ok(page)
     }
 
@@ -184,6 +185,29 @@ impl Outcome {
         ]
     }
 
+    fn pushes(&self, page: &mut String) -> anyhow::Result<()> {
+        if self.pushed.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            page,
+            "\n| open loop, {FEW} clients | posts due a second | 99 % acknowledged within | acknowledged and pushed within | ratio | goal |"
+        )?;
+        writeln!(page, "|---|---|---|---|---|---|")?;
+        for it in &self.pushed {
+            writeln!(
+                page,
+                "| {} | {} | {} | {} | {} | <= 2 |",
+                it.kind.name(),
+                thousands(it.per_second),
+                milliseconds(&it.acknowledged),
+                milliseconds(&it.pushed),
+                ratio(&it.pushed.over(&it.acknowledged)),
+            )?;
+        }
+        Ok(())
+    }
+
     fn find(&self, kind: Kind, work: Work, at_once: usize) -> Option<&Measured> {
         let is_it = |it: &&Measured| it.kind == kind && it.work == work && it.at_once == at_once;
         self.closed.iter().find(is_it)
@@ -248,6 +272,7 @@ mod tests {
                 measured(Kind::Embedded, Work::Posts, FEW, 9_000.0, 5_000.0),
                 measured(Kind::Embedded, Work::Bare, FEW, 18_000.0, 2_500.0),
             ],
+            pushed: Vec::new(),
             open: vec![Latencies {
                 kind: Kind::Embedded,
                 percent: 10,

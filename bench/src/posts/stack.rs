@@ -16,7 +16,9 @@ use crate::bare::Engine;
 use crate::contract::{Address, Caller, PREFER, Repeating};
 use crate::cpu;
 use crate::load::Client;
+use crate::posts::pushed::Pushing;
 use crate::server::{Server, Setup};
+use crate::socket::Socket;
 
 /// How many rooms there are, each of the one caller who is in all of them and a partner of its own.
 pub const ROOMS: usize = 64;
@@ -231,6 +233,29 @@ impl Stack {
                 request.headers_mut().insert(PREFER, respond_async);
             }
             Repeating::connect(&self.address, request).await
+        });
+        try_join_all(clients).await
+    }
+
+    /// So many clients that post, each to a room of its own and as its partner, and hear what the caller is pushed of
+    /// it; no more than there are rooms.
+    ///
+    /// # Errors
+    /// The server can't be reached, or has no WebSocket as Hansard's.
+    pub async fn pushing(&self, count: usize) -> anyhow::Result<Vec<Pushing>> {
+        let text = "x".repeat(TEXT_BYTES);
+        let clients = self.rooms.iter().take(count).map(async |room| {
+            let mut request = self.address.post(&room.id, &room.partner, &text)?;
+            let respond_async = HeaderValue::from_static("respond-async");
+            request.headers_mut().insert(PREFER, respond_async);
+            let address = self.address.host_and_port();
+            let mut socket = Socket::to_hansard(address, self.caller.token()).await?;
+            socket.subscribe(&[&room.id]).await?;
+            Ok(Pushing {
+                connection: self.address.connect().await?,
+                request,
+                socket,
+            })
         });
         try_join_all(clients).await
     }

@@ -125,11 +125,11 @@ fn rows() -> impl Iterator<Item = i32> {
     (9..).step_by(ROW as usize)
 }
 
-/// From a little below the least to a little above the most; `None` of nothing.
+/// From the power of ten below the least, which an axis labels, to a little above the most; `None` of nothing.
 fn range(values: impl Iterator<Item = f64> + Clone) -> Option<Range<f64>> {
     let least = values.clone().reduce(f64::min)?;
     let most = values.reduce(f64::max)?;
-    Some(least / 1.3..most * 1.3)
+    Some(10_f64.powf(least.log10().floor())..most * 1.3)
 }
 
 /// A value as short as its size allows.
@@ -176,6 +176,12 @@ mod tests {
     #[test]
     fn nothing_is_not_drawn() {
         assert_eq!(drawn(Scale::Linear, Vec::new()), None);
+    }
+
+    #[test]
+    fn an_axis_begins_at_a_power_of_ten() {
+        assert_eq!(range([250.0, 30.0].into_iter()), Some(10.0..325.0));
+        assert_eq!(range(std::iter::empty()), None);
     }
 
     #[test]

@@ -120,13 +120,14 @@ impl Outcome {
             (Work::Messages, "GET /room/:id"),
         ];
         for (work, name) in works {
+            let is_read = matches!(work, Work::Rooms | Work::Messages);
             for it in self.closed.iter().filter(|it| it.work == work) {
                 let processor = |figure: &Option<Figure>| figure.as_ref().map_or_else(dash, count);
                 writeln!(
                     page,
                     "| {name}: {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                     it.kind.name(),
-                    it.durability,
+                    if is_read { "-" } else { it.durability },
                     it.at_once,
                     count(&it.per_second),
                     milliseconds(&it.p50),

@@ -1,5 +1,6 @@
 //! Under which conditions something was measured.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
@@ -35,6 +36,8 @@ pub struct Conditions {
     pub socket_io: Option<String>,
     /// mongod's version, where one was given.
     pub mongod: Option<String>,
+    /// nats-server's version, where one was given.
+    pub nats_server: Option<String>,
 }
 
 impl Conditions {
@@ -53,10 +56,6 @@ impl Conditions {
             socket_io = package["version"].as_str().map(str::to_owned);
             node = Some(output("node", &["--version"])?);
         }
-        let mongod = setup.mongod.as_ref().map(|mongod| {
-            let version = output(&mongod.to_string_lossy(), &["--version"])?;
-            anyhow::Ok(version.lines().next().unwrap_or_default().to_owned())
-        });
         Ok(Self {
             processor: field("/proc/cpuinfo", "model name")?,
             cores: setup.cores.count(),
@@ -77,9 +76,22 @@ impl Conditions {
             rustc: output("rustc", &["--version"])?,
             node,
             socket_io,
-            mongod: mongod.transpose()?,
+            mongod: version(setup.mongod.as_deref(), "db version ")?,
+            nats_server: version(setup.nats_server.as_deref(), "nats-server: ")?,
         })
     }
+}
+
+/// What the first line of `--version` says after this beginning.
+fn version(program: Option<&Path>, beginning: &str) -> anyhow::Result<Option<String>> {
+    let Some(program) = program else {
+        return Ok(None);
+    };
+    let text = output(&program.to_string_lossy(), &["--version"])?;
+    let line = text.lines().next().unwrap_or_default();
+    Ok(Some(
+        line.strip_prefix(beginning).unwrap_or(line).to_owned(),
+    ))
 }
 
 fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {

@@ -70,7 +70,7 @@ pub async fn measure(
     let padded = "x".repeat(TEXT_BYTES + padding);
     let mut poster = match server.system() {
         System::Hansard => None,
-        System::SocketIo => Some(server.connect(author).await?),
+        System::SocketIo | System::Broadcast => Some(server.speaker().await?),
     };
     let mut begun = Instant::now();
     for message in 0..WARM_UP + MEASURED {

@@ -29,11 +29,23 @@ impl Figure {
             runs,
         }
     }
+
+    /// How many times `other` this is, run by run.
+    pub fn over(&self, other: &Self) -> Self {
+        let ratios = self.runs.iter().zip(&other.runs);
+        Self::of(ratios.map(|(one, other)| one / other).collect())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_is_of_what_was_measured_in_the_same_run() {
+        let ratio = Figure::of(vec![8.0, 3.0]).over(&Figure::of(vec![2.0, 3.0]));
+        assert_eq!(ratio.runs, [4.0, 1.0]);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

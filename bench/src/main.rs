@@ -1,22 +1,33 @@
 //! Measures Hansard beside what people would use instead. `cargo xtask bench` builds what this needs and
 //! runs it; results go to `bench/results/` and `bench/RESULTS.md`.
 
+mod arrivals;
+mod bare;
+mod build;
+mod bursts;
+mod chart;
 mod conditions;
+mod contract;
 mod cores;
+mod cpu;
 mod fan_out;
 mod figure;
 mod history;
+mod load;
 mod memory;
 mod plain;
 mod plans;
+mod posts;
 mod project;
 mod reads;
 mod rebuild;
 mod record;
+mod replay;
 mod report;
 mod server;
 mod socket;
 mod sockets;
+mod start;
 mod world;
 
 use std::path::PathBuf;
@@ -28,7 +39,9 @@ use crate::conditions::Conditions;
 use crate::cores::Cores;
 
 /// What can be measured, by name.
-const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
+const BENCHES: [&str; 7] = [
+    "sockets", "bursts", "posts", "reads", "rebuild", "replay", "start",
+];
 
 /// What to measure, and with what.
 #[derive(Debug, Parser)]
@@ -38,21 +51,34 @@ struct Arguments {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// How many messages the long history of `reads` has, and that of `rebuild`.
+    /// How many messages a long history has.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10_000..))]
     messages: u32,
     /// How often each request of `reads` is measured in a run.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
+    /// How many seconds each measurement of `posts` takes, after a warm-up of a fifth of that.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// The URL (`http://HOST:PORT`) of an empty server that keeps the tutorial's contract, with `/login`; `posts`
+    /// measures it beside Hansard. Its operator starts it, on the first of this machine's cores.
+    #[arg(long)]
+    against: Option<String>,
     /// The hansard binary.
     #[arg(long)]
     hansard: PathBuf,
-    /// The directory with the socket.io server and its installed packages; for `sockets`.
+    /// The gateway-ws binary; for `bursts`.
+    #[arg(long)]
+    gateway: Option<PathBuf>,
+    /// The directory with the socket.io server and its installed packages; for `sockets` and `bursts`.
     #[arg(long)]
     socket_io: Option<PathBuf>,
-    /// The mongod binary; for `reads` and `rebuild`.
+    /// The mongod binary; for `posts`, `reads` and `rebuild`.
     #[arg(long)]
     mongod: Option<PathBuf>,
+    /// The nats-server binary; for `posts`.
+    #[arg(long)]
+    nats_server: Option<PathBuf>,
     /// The directory for RESULTS.md and results/.
     #[arg(long)]
     results: PathBuf,
@@ -77,8 +103,10 @@ fn main() -> anyhow::Result<()> {
     let cores = Cores::split()?;
     let setup = server::Setup {
         hansard: arguments.hansard,
+        gateway: arguments.gateway,
         socket_io: arguments.socket_io,
         mongod: arguments.mongod,
+        nats_server: arguments.nats_server,
         directory: directory.path().to_owned(),
         cores,
     };
@@ -95,6 +123,21 @@ fn main() -> anyhow::Result<()> {
     if wanted("sockets") {
         let outcome = runtime.block_on(sockets::run(&setup, arguments.runs))?;
         place.write("sockets", &outcome, &outcome.section(&conditions)?)?;
+        place.draw("sockets", &outcome.chart())?;
+    }
+    if wanted("posts") {
+        let against = arguments.against.as_deref();
+        let measuring = posts::run(&setup, arguments.runs, arguments.seconds, against);
+        let outcome = runtime.block_on(measuring)?;
+        place.write("posts", &outcome, &outcome.section()?)?;
+        for (name, chart) in outcome.charts() {
+            place.draw(name, &chart)?;
+        }
+    }
+    if wanted("bursts") {
+        let outcome = runtime.block_on(bursts::run(&setup, arguments.runs))?;
+        let socket_io = conditions.socket_io.as_deref().unwrap_or_default();
+        place.write("bursts", &outcome, &outcome.section(socket_io)?)?;
     }
     let long = history::Size::long(arguments.messages as usize);
     if wanted("reads") {
@@ -102,10 +145,21 @@ fn main() -> anyhow::Result<()> {
         let measuring = reads::run(&setup, long, arguments.runs, samples);
         let outcome = runtime.block_on(measuring)?;
         place.write("reads", &outcome, &outcome.section()?)?;
+        for (name, chart) in outcome.charts() {
+            place.draw(name, &chart)?;
+        }
     }
     if wanted("rebuild") {
         let outcome = runtime.block_on(rebuild::run(&setup, long, arguments.runs))?;
         place.write("rebuild", &outcome, &outcome.section()?)?;
+    }
+    if wanted("replay") {
+        let outcome = runtime.block_on(replay::run(&setup, long, arguments.runs))?;
+        place.write("replay", &outcome, &outcome.section()?)?;
+    }
+    if wanted("start") {
+        let outcome = runtime.block_on(start::run(&setup, long, arguments.runs))?;
+        place.write("start", &outcome, &outcome.section()?)?;
     }
     Ok(())
 }

@@ -8,18 +8,20 @@ use anyhow::Context;
 use futures::TryStreamExt;
 use mongodb::bson::{RawDocumentBuf, doc};
 use mongodb::options::WriteConcern;
-use read_models::{Catalogue, MongoCatalogue, SqliteReadModels, State};
+use read_models::{Catalogue, MongoCatalogue, SqliteReadModels, State, Words};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
+
+use crate::build::BUILT;
 
 /// How many documents or rows are inserted at once: as many as the events of a batch.
 const AT_ONCE: usize = 1_000;
 
-/// The collections of the first generation of the MongoDB read models that projecting fills.
-const COLLECTIONS: [&str; 5] = ["g1_users", "g1_rooms", "g1_messages", "g1_marks", "g1_keys"];
+/// The collections of a generation of the MongoDB read models that projecting fills.
+const COLLECTIONS: [&str; 5] = ["users", "rooms", "messages", "marks", "keys"];
 
 /// The tables of the SQLite read models that projecting fills, but for the index of words: it keeps no
-/// content that could be copied.
+/// content that could be copied, and is filled with the messages.
 const TABLES: [&str; 6] = [
     "users",
     "rooms",
@@ -28,6 +30,9 @@ const TABLES: [&str; 6] = [
     "marks",
     "keys",
 ];
+
+/// What makes a message found by its words.
+const INDEX: &str = "INSERT INTO message_words (rowid, room, words) VALUES (?1, ?2, ?3)";
 
 /// Inserts what the read models at `from` hold into the empty database at `to`, with the same indexes and the
 /// same write concern, in batches without order; tells how long that took, not counting the reading.
@@ -52,9 +57,9 @@ pub async fn into_mongodb(from: &str, to: &str) -> anyhow::Result<Duration> {
     );
     let mut taken = Duration::ZERO;
     for name in COLLECTIONS {
-        let collection = to.collection::<RawDocumentBuf>(name);
+        let collection = to.collection::<RawDocumentBuf>(&format!("g{}_{name}", first.number));
         let mut documents = from
-            .collection::<RawDocumentBuf>(name)
+            .collection::<RawDocumentBuf>(&format!("g{BUILT}_{name}"))
             .find(doc! {})
             .await?;
         loop {
@@ -119,6 +124,10 @@ fn copy(from: &Connection, to: &mut Connection, table: &str) -> anyhow::Result<D
         if batch.is_empty() {
             return Ok(taken);
         }
+        let words: Vec<[Value; 3]> = match table {
+            "messages" => batch.iter().filter_map(|row| indexed(row)).collect(),
+            _ => Vec::new(),
+        };
         let begun = Instant::now();
         let transaction = to.transaction()?;
         for row in batch {
@@ -126,7 +135,26 @@ fn copy(from: &Connection, to: &mut Connection, table: &str) -> anyhow::Result<D
                 .prepare_cached(&insert)?
                 .execute(params_from_iter(row))?;
         }
+        for row in words {
+            transaction
+                .prepare_cached(INDEX)?
+                .execute(params_from_iter(row))?;
+        }
         transaction.commit()?;
         taken += begun.elapsed();
     }
+}
+
+/// What is indexed of a row of `messages`: its id, its room, and the words of its text.
+fn indexed(row: &[Value]) -> Option<[Value; 3]> {
+    let [id, Value::Integer(room), _, Value::Text(text), ..] = row else {
+        return None;
+    };
+    let words = Words::of(text);
+    let words: Vec<&str> = words.iter().collect();
+    Some([
+        id.clone(),
+        Value::Text(room.to_string()),
+        Value::Text(words.join(" ")),
+    ])
 }

@@ -23,20 +23,9 @@ pub async fn project(record: Record, catalogue: Arc<dyn Catalogue>) -> anyhow::R
     let live = Live::new(Arc::clone(&catalogue));
     let progress = Progress::start(Arc::new(live), shutdown.clone());
     let begun = Instant::now();
-    let mut running = tokio::spawn(projector::run(
-        Options {
-            record,
-            catalogue,
-            name: "the bench".to_owned(),
-            only: None,
-            progress: Some(progress.clone()),
-            status: Status::default(),
-            drain: Duration::ZERO,
-            grace: projector::GRACE,
-            retention: None,
-        },
-        shutdown.clone(),
-    ));
+    let mut options = options(record, catalogue);
+    options.progress = Some(progress.clone());
+    let mut running = tokio::spawn(projector::run(options, shutdown.clone()));
     let reached = tokio::select! {
         reached = progress.wait_for(end, LIMIT) => reached,
         ended = &mut running => {
@@ -49,4 +38,19 @@ pub async fn project(record: Record, catalogue: Arc<dyn Catalogue>) -> anyhow::R
     running.await??;
     ensure!(reached, "the log was not projected within {LIMIT:?}");
     Ok(taken)
+}
+
+/// What a projector of the bench works with.
+pub fn options(record: Record, catalogue: Arc<dyn Catalogue>) -> Options {
+    Options {
+        record,
+        catalogue,
+        name: "the bench".to_owned(),
+        only: None,
+        progress: None,
+        status: Status::default(),
+        drain: Duration::ZERO,
+        grace: projector::GRACE,
+        retention: None,
+    }
 }

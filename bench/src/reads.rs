@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::chart::{Chart, Line, Scale};
 use crate::figure::Figure;
 use crate::history::{History, Size, TEXT_BYTES};
 use crate::plans::{self, Planned, Profile, Profiled};
@@ -356,11 +357,11 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 
 impl From<[Vec<f64>; 2]> for Pair {
     fn from([short, long]: [Vec<f64>; 2]) -> Self {
-        let ratios = long.iter().zip(&short).map(|(long, short)| long / short);
+        let (short, long) = (Figure::of(short), Figure::of(long));
         Self {
-            ratio: Figure::of(ratios.collect()),
-            short: Figure::of(short),
-            long: Figure::of(long),
+            ratio: long.over(&short),
+            short,
+            long,
         }
     }
 }
@@ -461,6 +462,33 @@ impl Outcome {
             }
         }
         Ok(page)
+    }
+}
+
+impl Outcome {
+    /// Latency by the length of the history, one chart for each kind of read models; with its name as a file.
+    pub fn charts(&self) -> [(&'static str, Chart); 2] {
+        #[allow(clippy::cast_precision_loss)]
+        let [short, long] = [self.short, self.long].map(|history| history.messages as f64);
+        let chart = |store: &str, measured: &[Measured]| Chart {
+            title: format!("Reads by the length of the history, {store}"),
+            across: ("messages in the log", Scale::Logarithmic),
+            upwards: "p50, ms",
+            lines: measured
+                .iter()
+                .map(|it| Line {
+                    name: it.route.to_owned(),
+                    points: vec![
+                        (short, it.p50.short.median / 1e3),
+                        (long, it.p50.long.median / 1e3),
+                    ],
+                })
+                .collect(),
+        };
+        [
+            ("reads-sqlite", chart("SQLite", &self.sqlite)),
+            ("reads-mongodb", chart("MongoDB", &self.mongodb)),
+        ]
     }
 }
 

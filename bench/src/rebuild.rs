@@ -8,12 +8,12 @@ use keys::Record;
 use read_models::ReadModelsUrl;
 use serde::Serialize;
 
+use crate::build::{BUILT, build};
 use crate::figure::Figure;
 use crate::history::{History, Size};
 use crate::plain;
-use crate::project::project;
 use crate::record;
-use crate::report::thousands;
+use crate::report::{cell, thousands};
 use crate::server::Setup;
 
 /// What was measured.
@@ -55,8 +55,8 @@ pub async fn run(setup: &Setup, size: Size, runs: u32) -> anyhow::Result<Outcome
         let url = format!("sqlite:{}", projected.display());
         sqlite.push([
             rebuilt(&record, &url, &data_dir).await?,
-            // The file of the first generation.
-            plain::into_sqlite(&projected.with_extension("g1.db"), &inserted).await?,
+            plain::into_sqlite(&projected.with_extension(format!("g{BUILT}.db")), &inserted)
+                .await?,
         ]);
         let url = |name: &str| format!("mongodb://{}/{name}-{run}?replicaSet=rs0", port.address());
         let (projected, inserted) = (url("projected"), url("inserted"));
@@ -77,7 +77,7 @@ pub async fn run(setup: &Setup, size: Size, runs: u32) -> anyhow::Result<Outcome
 async fn rebuilt(record: &Record, url: &str, data_dir: &Path) -> anyhow::Result<Duration> {
     let url: ReadModelsUrl = url.parse()?;
     let catalogue = read_models::open(&url, data_dir).await?;
-    project(record.clone(), catalogue).await
+    build(record.clone(), catalogue).await
 }
 
 fn measured(events: u64, runs: &[[Duration; 2]]) -> Measured {
@@ -110,11 +110,6 @@ impl Outcome {
         )?;
         writeln!(page, "|---|---|---|---|")?;
         for (store, it) in [("SQLite", &self.sqlite), ("MongoDB", &self.mongodb)] {
-            let cell = |figure: &Figure| {
-                let [median, least, most] =
-                    [figure.median, figure.least, figure.most].map(thousands);
-                format!("{median} ({least} to {most})")
-            };
             writeln!(
                 page,
                 "| into {store} | {} | {} | {:.2} ({:.2} to {:.2}) |",

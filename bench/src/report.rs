@@ -1,12 +1,13 @@
 //! Writes what was measured: JSON for programs, a page for people.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::chart::Chart;
 use crate::conditions::Conditions;
 use crate::figure::Figure;
 use crate::sockets::{Figures, Outcome};
@@ -33,10 +34,8 @@ impl<'a> Place<'a> {
     /// # Errors
     /// A file can't be written, or RESULTS.md has lost the place.
     pub fn write(&self, name: &str, outcome: &impl Serialize, section: &str) -> anyhow::Result<()> {
-        let results = self.directory.join("results");
-        std::fs::create_dir_all(&results)?;
         let all = json!({"conditions": self.conditions, name: outcome});
-        let path = results.join(format!("{name}.json"));
+        let path = self.results()?.join(format!("{name}.json"));
         std::fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")
             .with_context(|| format!("{} can't be written", path.display()))?;
 
@@ -57,6 +56,22 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
+    /// Draws `results/NAME.svg`.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn draw(&self, name: &str, chart: &Chart) -> anyhow::Result<()> {
+        chart.draw(&self.results()?.join(format!("{name}.svg")))
+    }
+
+    /// The directory of raw figures and charts.
+    fn results(&self) -> anyhow::Result<PathBuf> {
+        let results = self.directory.join("results");
+        std::fs::create_dir_all(&results)
+            .with_context(|| format!("{} can't be made", results.display()))?;
+        Ok(results)
+    }
+
     fn conditions(&self) -> String {
         let conditions = self.conditions;
         let pinned = match conditions.pinned {
@@ -64,7 +79,11 @@ impl<'a> Place<'a> {
             false => "nothing pinned",
         };
         let mut others = String::new();
-        for (name, version) in [("Node", &conditions.node), ("mongod", &conditions.mongod)] {
+        for (name, version) in [
+            ("Node", &conditions.node),
+            ("mongod", &conditions.mongod),
+            ("nats-server", &conditions.nats_server),
+        ] {
             if let Some(version) = version {
                 others += &format!(", {name} {version}");
             }
@@ -103,7 +122,7 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
         conditions.socket_io.as_deref().unwrap_or_default()
     )?;
     writeln!(page, "|---|---|---|---|---|")?;
-    let mut row = |what: String, figure: fn(&Figures) -> Option<&Figure>, goal: &str| {
+    let mut row = |what: String, figure: &dyn Fn(&Figures) -> Option<&Figure>, goal: &str| {
         let (ours, theirs) = (figure(hansard), figure(socket_io));
         let ratio = ours
             .zip(theirs)
@@ -112,8 +131,8 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
         writeln!(
             page,
             "| {what} | {} | {} | {ratio} | {goal} |",
-            cell(ours),
-            cell(theirs)
+            ours.map_or("-".to_owned(), cell),
+            theirs.map_or("-".to_owned(), cell)
         )
     };
     row(
@@ -121,54 +140,54 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
             "an idle connection, bytes ({} of them)",
             outcome.idle_connections
         ),
-        |it| Some(&it.idle_connection),
+        &|it| Some(&it.idle_connection),
         "<= 8,192",
     )?;
     row(
         format!("a subscription, bytes ({connections} connections to the same {rooms} rooms)"),
-        |it| Some(&it.group_subscription),
+        &|it| Some(&it.group_subscription),
         "<= 200",
     )?;
     row(
         format!("a subscription, bytes ({connections} connections to {rooms} rooms of two each)"),
-        |it| Some(&it.pair_subscription),
+        &|it| Some(&it.pair_subscription),
         "<= 200",
     )?;
     row(
         "the same, by second connections of the same users: the same rooms".to_owned(),
-        |it| Some(&it.group_subscription_again),
+        &|it| Some(&it.group_subscription_again),
         "<= 200",
     )?;
     row(
         "the same, by second connections of the same users: rooms of two".to_owned(),
-        |it| Some(&it.pair_subscription_again),
+        &|it| Some(&it.pair_subscription_again),
         "<= 200",
     )?;
     row(
         format!("a room of a personal subscription, bytes (the same {rooms} rooms)"),
-        |it| it.group_of_personal.as_ref(),
+        &|it| it.group_of_personal.as_ref(),
         "<= 200",
     )?;
     row(
         format!("a room of a personal subscription, bytes ({rooms} rooms of two each)"),
-        |it| it.pair_of_personal.as_ref(),
+        &|it| it.pair_of_personal.as_ref(),
         "<= 200",
     )?;
-    row(
-        format!(
-            "fan-out, deliveries/s: {} subscribers of a room, {} bytes of text in frames of {} and {}, one message at a time",
-            outcome.subscribers, outcome.text_bytes, hansard.frame_bytes, socket_io.frame_bytes
-        ),
-        |it| Some(&it.deliveries_per_second),
-        ">= 1.3 times",
-    )?;
+    for (which, subscribers) in outcome.subscribers.into_iter().enumerate() {
+        row(
+            format!(
+                "fan-out, deliveries/s: {subscribers} subscribers of a room, {} bytes of text in frames of {} and {}, one message at a time",
+                outcome.text_bytes, hansard.frame_bytes, socket_io.frame_bytes
+            ),
+            &|it| it.deliveries_per_second.get(which),
+            ">= 1.3 times",
+        )?;
+    }
     Ok(page)
 }
 
-fn cell(figure: Option<&Figure>) -> String {
-    let Some(figure) = figure else {
-        return "-".to_owned();
-    };
+/// The median of a figure with its spread, as whole numbers.
+pub fn cell(figure: &Figure) -> String {
     let [median, least, most] = [figure.median, figure.least, figure.most].map(thousands);
     format!("{median} ({least} to {most})")
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use events::UserId;
+use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -19,7 +20,7 @@ use crate::socket::Socket;
 
 /// How long a server may take to be ready, a new log projected.
 const START: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(5);
 /// Long enough for HS256 (RFC 7518: at least 256 bits).
 const SECRET: &str = "the bench signs its tokens with this";
 
@@ -28,10 +29,14 @@ const SECRET: &str = "the bench signs its tokens with this";
 pub struct Setup {
     /// The hansard binary.
     pub hansard: PathBuf,
+    /// The gateway-ws binary.
+    pub gateway: Option<PathBuf>,
     /// The directory of the socket.io server.
     pub socket_io: Option<PathBuf>,
     /// The mongod binary.
     pub mongod: Option<PathBuf>,
+    /// The nats-server binary.
+    pub nats_server: Option<PathBuf>,
     /// For data and output; removed at the end.
     pub directory: PathBuf,
     /// Who runs where.
@@ -45,6 +50,8 @@ pub enum System {
     Hansard,
     /// socket.io on Node.
     SocketIo,
+    /// A bare loop over axum's WebSockets.
+    Broadcast,
 }
 
 /// What is asked of Hansard over HTTP.
@@ -87,29 +94,105 @@ impl Setup {
         data_dir: &Path,
         read_models: &str,
     ) -> anyhow::Result<Server> {
+        let server = self
+            .start_hansard_until_ready(data_dir, read_models)
+            .await?;
+        server.until_caught_up().await?;
+        Ok(server)
+    }
+
+    /// Starts Hansard on `data_dir` and these read models and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_hansard_until_ready(
+        &self,
+        data_dir: &Path,
+        read_models: &str,
+    ) -> anyhow::Result<Server> {
+        let tokens = self.tokens()?;
+        let serve = ["serve", "--read-models", read_models];
+        let arguments = [&serve[..], &tokens.each_ref().map(String::as_str)].concat();
+        self.run(&self.hansard, &arguments, data_dir).await
+    }
+
+    /// Starts a Hansard where anybody may log in, as the tutorial's contract has it, on `data_dir`, this log and
+    /// these read models, and waits until it has projected all of the log.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_open_hansard(
+        &self,
+        data_dir: &Path,
+        log: &str,
+        read_models: &str,
+    ) -> anyhow::Result<Server> {
+        let arguments = [
+            "serve",
+            "--auth",
+            "open",
+            "--log",
+            log,
+            "--read-models",
+            read_models,
+        ];
+        let server = self.run(&self.hansard, &arguments, data_dir).await?;
+        server.until_caught_up().await?;
+        Ok(server)
+    }
+
+    /// Starts Hansard's gateway alone on the log in `data_dir`, and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_gateway(&self, data_dir: &Path) -> anyhow::Result<Server> {
+        let gateway = self.gateway.as_ref();
+        let gateway = gateway.context("where gateway-ws is was not said: --gateway")?;
+        let arguments = self.tokens()?;
+        self.run(gateway, &arguments.each_ref().map(String::as_str), data_dir)
+            .await
+    }
+
+    /// What makes [`token`]s good.
+    fn tokens(&self) -> anyhow::Result<[String; 4]> {
         let secret = self.directory.join("secret");
         std::fs::write(&secret, SECRET)?;
+        let secret = secret.to_string_lossy();
+        Ok(["--auth", "token", "--jwt-secret-file", &secret].map(str::to_owned))
+    }
+
+    /// Starts one of Hansard's programs, and waits until it says that it is ready.
+    async fn run(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        data_dir: &Path,
+    ) -> anyhow::Result<Server> {
         let port = Port::reserve()?;
-        let mut command = Command::new(&self.hansard);
+        let mut command = Command::new(program);
         without_own_settings(&mut command);
         command
-            .args([
-                "serve",
-                "--auth",
-                "token",
-                "--log-level",
-                "warn",
-                "--listen",
-            ])
+            .args(arguments)
+            .args(["--log-level", "warn", "--listen"])
             .arg(port.address())
-            .arg("--jwt-secret-file")
-            .arg(secret)
             .arg("--data-dir")
-            .arg(data_dir)
-            .args(["--read-models", read_models]);
+            .arg(data_dir);
         let mut server = self.start(System::Hansard, command, port)?;
         server.until_answered("/health/ready").await?;
-        server.until_caught_up().await?;
+        Ok(server)
+    }
+
+    /// Starts the bare loop.
+    ///
+    /// # Errors
+    /// It does not get ready in time.
+    pub async fn start_broadcast(&self) -> anyhow::Result<Server> {
+        let port = Port::reserve()?;
+        // It is built with this program.
+        let mut command = Command::new(std::env::current_exe()?.with_file_name("broadcast"));
+        command.env("PORT", port.number().to_string());
+        let mut server = self.start(System::Broadcast, command, port)?;
+        server.until_answered("/ready").await?;
         Ok(server)
     }
 
@@ -146,6 +229,24 @@ impl Setup {
         Ok((self.cores.on_server_core(start)?, port))
     }
 
+    /// Starts a nats-server on the server's core: one that syncs to the disk before it acknowledges, or one that
+    /// does so when it does by default, every two minutes.
+    ///
+    /// # Errors
+    /// It is not there, or does not take connections in time.
+    pub fn start_nats(&self, sync_always: bool) -> anyhow::Result<(Supervised, Port)> {
+        let nats_server = self.nats_server.as_ref();
+        let nats_server =
+            nats_server.context("where nats-server is was not said: --nats-server")?;
+        let port = Port::reserve()?;
+        let directory = self.directory.join(format!("nats-{}", port.number()));
+        let config = self.directory.join("nats.conf");
+        std::fs::write(&config, "jetstream { sync_interval: always }\n")?;
+        let config = sync_always.then_some(config.as_path());
+        let start = || xtask::nats::start(nats_server, &directory, &port, config);
+        Ok((self.cores.on_server_core(start)?, port))
+    }
+
     fn start(&self, system: System, command: Command, port: Port) -> anyhow::Result<Server> {
         let output = self.directory.join(format!("output-{}", port.number()));
         let start = || Supervised::start(command, &output);
@@ -159,9 +260,29 @@ impl Setup {
 }
 
 impl Server {
+    /// Tells it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGTERM);
+        let ended = self.process.wait(START);
+        ended.context("a server does not stop").map(drop)
+    }
+
     /// Which it is.
     pub fn system(&self) -> System {
         self.system
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        self.port.address()
     }
 
     /// The memory it has, once nothing changes any more; of Node after a full collection of garbage.
@@ -183,6 +304,7 @@ impl Server {
         let count = match self.system {
             System::Hansard => self.metric("hansard_sockets").await?,
             System::SocketIo => Some(self.get("/sockets").await?.parse()?),
+            System::Broadcast => bail!("a bare loop does not count its connections"),
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         Ok(count.unwrap_or(0.0) as usize)
@@ -197,7 +319,26 @@ impl Server {
         match self.system {
             System::Hansard => Socket::to_hansard(&address, &token(user)?).await,
             System::SocketIo => Socket::to_socket_io(&address).await,
+            System::Broadcast => Socket::to_broadcast(&address, "/listen").await,
         }
+    }
+
+    /// A connection that says what others are told, to a server that takes messages from connections.
+    ///
+    /// # Errors
+    /// It is refused, or the server takes none.
+    pub async fn speaker(&self) -> anyhow::Result<Socket> {
+        let address = self.port.address();
+        match self.system {
+            System::Hansard => bail!("Hansard takes messages over HTTP"),
+            System::SocketIo => Socket::to_socket_io(&address).await,
+            System::Broadcast => Socket::to_broadcast(&address, "/").await,
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Posts a message to a room of Hansard, over HTTP, and waits until it is durable; not until it can be

@@ -69,6 +69,14 @@ impl Socket {
         Ok(socket)
     }
 
+    /// A connection to a bare loop.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn to_broadcast(address: &str, path: &str) -> anyhow::Result<Self> {
+        Self::open(System::Broadcast, address, path).await
+    }
+
     async fn open(system: System, address: &str, path: &str) -> anyhow::Result<Self> {
         let connection = TcpStream::connect(address).await?;
         connection.set_nodelay(true)?;
@@ -90,6 +98,7 @@ impl Socket {
             let frame = match self.system {
                 System::Hansard => json!({"type": "subscribe", "room": room}).to_string(),
                 System::SocketIo => format!("42{}", json!(["subscribe", room])),
+                System::Broadcast => bail!("a bare loop has no rooms"),
             };
             self.stream.feed(Message::text(frame)).await?;
         }
@@ -98,6 +107,19 @@ impl Socket {
             self.expect_subscribed().await?;
         }
         Ok(())
+    }
+
+    /// Has what is said in this room pushed: to Hansard by a personal subscription, whatever else is in it; to a
+    /// bare loop by being there.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn subscribe_to<Room: serde::Serialize>(&mut self, room: Room) -> anyhow::Result<()> {
+        match self.system {
+            System::Hansard => self.subscribe_to_own().await,
+            System::SocketIo => self.subscribe(&[room]).await,
+            System::Broadcast => Ok(()),
+        }
     }
 
     /// Makes Hansard's personal subscription.
@@ -117,6 +139,27 @@ impl Socket {
         self.send(format!("42{event}")).await
     }
 
+    /// Sends a frame, though perhaps not before [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn feed(&mut self, frame: &str) -> anyhow::Result<()> {
+        Ok(self.stream.feed(Message::text(frame)).await?)
+    }
+
+    /// Sends what has not been sent yet.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(self.stream.flush().await?)
+    }
+
+    /// The connection beneath, to read what comes as bytes.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     /// The next message that was pushed.
     ///
     /// # Errors
@@ -125,6 +168,7 @@ impl Socket {
         self.expect(match self.system {
             System::Hansard => r#"{"type":"new message""#,
             System::SocketIo => r#"42["new message""#,
+            System::Broadcast => "",
         })
         .await
     }
@@ -133,6 +177,7 @@ impl Socket {
         let beginning = match self.system {
             System::Hansard => r#"{"type":"subscribed""#,
             System::SocketIo => r#"42["subscribed""#,
+            System::Broadcast => bail!("a bare loop has no subscriptions"),
         };
         self.expect(beginning).await.map(drop)
     }

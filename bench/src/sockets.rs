@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
+use crate::chart::{Chart, Line, Scale};
 use crate::fan_out::{self, FanOut};
 use crate::figure::Figure;
 use crate::server::{Server, Setup, System};
@@ -19,8 +20,8 @@ const FIRST: usize = 500;
 const IDLE: usize = USERS - FIRST;
 /// How many connections are made at once.
 const AT_ONCE: usize = 50;
-/// The subscribers of the one room.
-const SUBSCRIBERS: usize = 500;
+/// How many subscribers the one room has, each in a measurement of its own.
+const SUBSCRIBERS: [usize; 4] = [10, 50, 150, 500];
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -29,8 +30,8 @@ pub struct Outcome {
     pub idle_connections: usize,
     /// How many connections had how many subscriptions each.
     pub subscribed: (usize, usize),
-    /// How many subscribers the one room had.
-    pub subscribers: usize,
+    /// How many subscribers the one room had, each time.
+    pub subscribers: [usize; 4],
     /// The size of the messages' text, in bytes.
     pub text_bytes: usize,
     /// Hansard's figures.
@@ -57,8 +58,8 @@ pub struct Figures {
     pub group_of_personal: Option<Figure>,
     /// The same with rooms of two.
     pub pair_of_personal: Option<Figure>,
-    /// Messages received by subscribers, a second, one message at a time.
-    pub deliveries_per_second: Figure,
+    /// Messages received by subscribers, a second, one message at a time; for each number of them.
+    pub deliveries_per_second: [Figure; 4],
     /// The size of such a message's frame, in bytes.
     pub frame_bytes: usize,
 }
@@ -85,7 +86,7 @@ struct Runs {
     pairs_again: Vec<f64>,
     own_groups: Vec<f64>,
     own_pairs: Vec<f64>,
-    deliveries: Vec<f64>,
+    deliveries: [Vec<f64>; 4],
     frame_bytes: usize,
 }
 
@@ -128,25 +129,21 @@ pub async fn run(setup: &Setup, runs: u32) -> anyhow::Result<Outcome> {
             }
         }
         // Last, because it adds to the log.
-        let by_hansard = Start {
+        let on = |system| Start {
             setup,
-            system: System::Hansard,
-            on: &groups,
-        }
-        .fan_out(0)
-        .await?;
-        let padding = by_hansard
-            .frame_bytes
-            .saturating_sub(socket_io_frame_bytes());
-        let by_socket_io = Start {
-            setup,
-            system: System::SocketIo,
+            system,
             on: &groups,
         };
-        let by_socket_io = by_socket_io.fan_out(padding).await?;
-        for (figures, fan_out) in [(&mut hansard, by_hansard), (&mut socket_io, by_socket_io)] {
-            figures.deliveries.push(fan_out.deliveries_per_second);
-            figures.frame_bytes = fan_out.frame_bytes;
+        for (which, subscribers) in SUBSCRIBERS.into_iter().enumerate() {
+            let by_hansard = on(System::Hansard).fan_out(subscribers, 0).await?;
+            let padding = by_hansard
+                .frame_bytes
+                .saturating_sub(socket_io_frame_bytes());
+            let by_socket_io = on(System::SocketIo).fan_out(subscribers, padding).await?;
+            for (figures, fan_out) in [(&mut hansard, by_hansard), (&mut socket_io, by_socket_io)] {
+                figures.deliveries[which].push(fan_out.deliveries_per_second);
+                figures.frame_bytes = fan_out.frame_bytes;
+            }
         }
     }
     Ok(Outcome {
@@ -157,6 +154,30 @@ pub async fn run(setup: &Setup, runs: u32) -> anyhow::Result<Outcome> {
         hansard: hansard.into(),
         socket_io: socket_io.into(),
     })
+}
+
+impl Outcome {
+    /// Deliveries by subscribers.
+    pub fn chart(&self) -> Chart {
+        #[allow(clippy::cast_precision_loss)]
+        let subscribers = self.subscribers.map(|count| count as f64);
+        let line = |name: &str, figures: &Figures| Line {
+            name: name.to_owned(),
+            points: subscribers
+                .into_iter()
+                .zip(figures.deliveries_per_second.iter().map(|it| it.median))
+                .collect(),
+        };
+        Chart {
+            title: "Fan-out, one message at a time".to_owned(),
+            across: ("subscribers of the room", Scale::Logarithmic),
+            upwards: "deliveries/s",
+            lines: vec![
+                line("Hansard, durable", &self.hansard),
+                line("socket.io, nothing stored", &self.socket_io),
+            ],
+        }
+    }
 }
 
 /// The size of socket.io's frame when nothing is added to the text.
@@ -185,6 +206,7 @@ impl Start<'_> {
         match self.system {
             System::Hansard => self.setup.start_hansard(&self.on.data_dir).await,
             System::SocketIo => self.setup.start_socket_io().await,
+            System::Broadcast => self.setup.start_broadcast().await,
         }
     }
 
@@ -237,14 +259,14 @@ impl Start<'_> {
         Ok(each(before, after, MEMBERS * ROOMS_EACH))
     }
 
-    async fn fan_out(&self, padding: usize) -> anyhow::Result<FanOut> {
+    async fn fan_out(&self, subscribers: usize, padding: usize) -> anyhow::Result<FanOut> {
         let server = self.server().await?;
         let world = &self.on.world;
         let users: Vec<_> = world
             .posters()
             .iter()
             .cycle()
-            .take(SUBSCRIBERS)
+            .take(subscribers)
             .copied()
             .collect();
         let mut sockets = connect(&server, &users).await?;
@@ -257,7 +279,10 @@ impl Start<'_> {
 }
 
 /// A connection of each of these users, in their order.
-async fn connect(server: &Server, users: &[events::UserId]) -> anyhow::Result<Vec<Socket>> {
+///
+/// # Errors
+/// One is refused.
+pub async fn connect(server: &Server, users: &[events::UserId]) -> anyhow::Result<Vec<Socket>> {
     let sockets = stream::iter(users).map(|user| server.connect(*user));
     let sockets = sockets.buffered(AT_ONCE).try_collect().await;
     sockets.context("a connection is refused")
@@ -290,7 +315,7 @@ impl From<Runs> for Figures {
             pair_subscription_again: Figure::of(runs.pairs_again),
             group_of_personal: of_some(runs.own_groups),
             pair_of_personal: of_some(runs.own_pairs),
-            deliveries_per_second: Figure::of(runs.deliveries),
+            deliveries_per_second: runs.deliveries.map(Figure::of),
             frame_bytes: runs.frame_bytes,
         }
     }

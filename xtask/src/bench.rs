@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, ensure};
 use clap::Args;
 use xtask::process::without_own_settings;
-use xtask::servers::MONGOD;
+use xtask::servers::{MONGOD, NATS_SERVER};
 
 use crate::project::{Project, cargo};
 use crate::runner::Runner;
@@ -16,13 +16,15 @@ use crate::runner::Runner;
 const SOCKET_IO: [&str; 3] = ["package.json", "package-lock.json", "server.js"];
 
 /// What can be measured.
-const BENCHES: [&str; 3] = ["sockets", "reads", "rebuild"];
+const BENCHES: [&str; 7] = [
+    "sockets", "bursts", "posts", "reads", "rebuild", "replay", "start",
+];
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Names of benches (`sockets`, `reads`, `rebuild`), or options of the bench binary (`--runs 3`); everything if there are
-    /// none.
+    /// Names of benches (`sockets`, `bursts`, `posts`, `reads`, `rebuild`, `replay`, `start`), or options of the bench
+    /// binary (`--runs 3`, `--against URL`); everything if there are no names.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -31,7 +33,7 @@ pub struct Options {
 pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Result<ExitCode> {
     // One after the other: built together, Hansard would get the features that the bench wants of shared
     // dependencies, and be another program than the one that people run.
-    for package in ["hansard", "hansard-bench"] {
+    for package in ["hansard", "gateway-ws", "hansard-bench"] {
         let mut build = cargo();
         build
             .current_dir(&project.root)
@@ -50,14 +52,21 @@ pub fn run(options: &Options, project: &Project, runner: &Runner) -> anyhow::Res
         .current_dir(&project.root)
         .arg("--hansard")
         .arg(release.join("hansard"))
+        .arg("--gateway")
+        .arg(release.join("gateway-ws"))
         .arg("--results")
         .arg(&bench)
         .args(&options.arguments);
-    if none_named || named("sockets") {
+    if none_named || named("sockets") || named("bursts") {
         let socket_io = install(&bench.join("js"), &project.target.join("bench/js"), runner)?;
         measure.arg("--socket-io").arg(socket_io);
     }
-    if none_named || named("reads") || named("rebuild") {
+    if none_named || named("posts") {
+        measure
+            .arg("--nats-server")
+            .arg(NATS_SERVER.find(&project.servers())?);
+    }
+    if none_named || named("posts") || named("reads") || named("rebuild") {
         measure
             .arg("--mongod")
             .arg(MONGOD.find(&project.servers())?);

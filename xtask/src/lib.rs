@@ -6,6 +6,7 @@
 pub mod chromium;
 mod fetch;
 pub mod mongod;
+pub mod nats;
 pub mod node;
 pub mod port;
 pub mod process;

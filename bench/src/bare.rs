@@ -10,8 +10,8 @@ use bytes::Bytes;
 use event_log::{EventLog, NewEvent, SqliteLog};
 use events::{Expect, RoomId, RoomType, Subject, UserId};
 use uuid::Uuid;
+use xtask::cores::Cores;
 
-use crate::cores::Cores;
 use crate::load::Client;
 
 /// The stream beside Hansard's own, and the subject that goes there.

@@ -8,7 +8,6 @@ mod bursts;
 mod chart;
 mod conditions;
 mod contract;
-mod cores;
 mod cpu;
 mod fan_out;
 mod figure;
@@ -34,9 +33,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use xtask::cores::Cores;
 
 use crate::conditions::Conditions;
-use crate::cores::Cores;
 
 /// What can be measured, by name.
 const BENCHES: [&str; 7] = [

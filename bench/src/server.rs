@@ -11,10 +11,10 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use xtask::cores::Cores;
 use xtask::port::Port;
 use xtask::process::{Supervised, without_own_settings};
 
-use crate::cores::Cores;
 use crate::memory;
 use crate::socket::Socket;
 

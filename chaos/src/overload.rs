@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
+use xtask::cores::Cores;
 
 use crate::evidence::Logged;
 use crate::record;
@@ -58,9 +59,17 @@ pub struct Settings {
 pub fn run(settings: &Settings) -> anyhow::Result<Vec<String>> {
     let options = Options::new(settings.backend, Layout::OneProcess, Auth::Token);
     let mut outcome = None;
-    run_with(options, async |mut stack: Stack| {
-        outcome = Some(overload(settings, &mut stack).await);
-    });
+    // Else those who ask for too much would take the time in which it could be done.
+    let cores = Cores::split()?;
+    cores.on_server_core(|| {
+        run_with(options, async |mut stack: Stack| {
+            outcome = Some(match cores.gather_generator() {
+                Ok(()) => overload(settings, &mut stack).await,
+                Err(error) => Err(error),
+            });
+        });
+        Ok(())
+    })?;
     outcome.unwrap_or_else(|| Ok(Vec::new()))
 }
 

@@ -1,7 +1,15 @@
 //! How many requests are worked on at a time: what comes beyond is told at once to come back, so that under
 //! any load those that were let in are answered as fast as ever, and memory stays bounded.
+//!
+//! A refusal must cost next to nothing, or refusing would take the time in which something could be done. So each
+//! is counted among the requests, and only one in a while is a line in the log.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Extension;
 use axum::error_handling::HandleErrorLayer;
+use axum::response::IntoResponse;
 use tower::BoxError;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -24,9 +32,23 @@ where
     )
 }
 
+/// How long refusals go on until the log says so again.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Among the extensions of an answer: it is a refusal of which there may be very many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused;
+
 /// The only error there is between the layers: shedding. Handlers answer with errors of their own.
-async fn refuse(_: BoxError) -> ApiError {
-    ApiError::overloaded()
+async fn refuse(_: BoxError) -> impl IntoResponse {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|told| told.elapsed() > SILENCE) {
+        *told = Some(Instant::now());
+        tracing::warn!("more requests at a time than max_requests: some are answered 503");
+    }
+    drop(told);
+    (Extension(Refused), ApiError::overloaded())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::admission::Refused;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::health::Health;
@@ -215,7 +216,8 @@ async fn observe(mut request: Request, next: Next) -> Response {
     let status = response.status();
     let _entered = span.enter();
     let ms = (taken.as_secs_f64() * 100_000.0).round() / 100.0;
-    if is_for_operators(&route) {
+    let is_refused = response.extensions().get::<Refused>().is_some();
+    if is_refused || is_for_operators(&route) {
         tracing::debug!(status = status.as_u16(), ms, "answered");
     } else if status.is_server_error() {
         tracing::warn!(status = status.as_u16(), ms, "answered");

@@ -1,6 +1,7 @@
-//! Which core the server gets and which one the load generator.
+//! Which core servers get and which one the load generator.
 
 use anyhow::Context;
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -51,15 +52,39 @@ impl Cores {
         started
     }
 
-    fn keep_to(self, core: Option<usize>) -> anyhow::Result<()> {
-        let Some(core) = core else {
+    /// Keeps all threads that this process has on the generator's core; those that they start stay there too.
+    ///
+    /// # Errors
+    /// A thread can't be moved.
+    pub fn gather_generator(self) -> anyhow::Result<()> {
+        let Some((_, generator)) = self.pair else {
             return Ok(());
         };
-        let mut set = CpuSet::new();
-        set.set(core)?;
-        sched_setaffinity(this_thread(), &set)
-            .with_context(|| format!("a thread can't be kept on core {core}"))
+        for thread in std::fs::read_dir("/proc/self/task")? {
+            let name = thread?.file_name();
+            let thread: i32 = name.to_string_lossy().parse()?;
+            match keep(Pid::from_raw(thread), generator) {
+                // It has ended meanwhile.
+                Err(error) if error.downcast_ref() == Some(&Errno::ESRCH) => {}
+                kept => kept?,
+            }
+        }
+        Ok(())
     }
+
+    fn keep_to(self, core: Option<usize>) -> anyhow::Result<()> {
+        match core {
+            Some(core) => keep(this_thread(), core),
+            None => Ok(()),
+        }
+    }
+}
+
+fn keep(thread: Pid, core: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(thread, &set)
+        .with_context(|| format!("a thread can't be kept on core {core}"))
 }
 
 fn this_thread() -> Pid {

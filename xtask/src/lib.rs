@@ -4,6 +4,7 @@
 //! Builds in seconds, so it stays free of async runtimes, HTTP clients and database drivers.
 
 pub mod chromium;
+pub mod cores;
 mod fetch;
 pub mod mongod;
 pub mod nats;

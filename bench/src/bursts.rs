@@ -29,7 +29,7 @@ use crate::world::{APPENDS, created, initiated};
 const MEMBERS: usize = 5;
 const SUBSCRIBERS: usize = 500;
 /// How many messages the one room has to hand out: they fit into what any server keeps for a client.
-const TO_ONE_ROOM: usize = 500;
+const TO_ONE_ROOM: usize = 400;
 /// How many rooms of two there are, each member with one connection, and how many messages each has to hand out.
 const COUPLES: usize = 2_500;
 const TO_A_COUPLE: usize = 20;

@@ -1,5 +1,7 @@
 //! What was measured in several runs, as median and spread.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// A figure.
@@ -28,6 +30,13 @@ impl Figure {
             most: at(last),
             runs,
         }
+    }
+
+    /// How many a second, of so many that took so long in each run.
+    pub fn rate(count: u64, taken: impl Iterator<Item = Duration>) -> Self {
+        #[allow(clippy::cast_precision_loss)]
+        let count = count as f64;
+        Self::of(taken.map(|taken| count / taken.as_secs_f64()).collect())
     }
 
     /// How many times `other` this is, run by run.

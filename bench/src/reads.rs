@@ -19,7 +19,7 @@ use crate::history::{History, Size, TEXT_BYTES};
 use crate::plans::{self, Planned, Profile, Profiled};
 use crate::project::project;
 use crate::record;
-use crate::report::thousands;
+use crate::report::{ratio, thousands};
 use crate::server::{Request, Server, Setup, token};
 
 /// What is asked; each of the short history and of the long one.
@@ -494,12 +494,10 @@ impl Outcome {
 
 fn cells(pair: &Pair) -> String {
     format!(
-        "{} | {} | {:.2} ({:.2} to {:.2})",
+        "{} | {} | {}",
         thousands(pair.short.median),
         thousands(pair.long.median),
-        pair.ratio.median,
-        pair.ratio.least,
-        pair.ratio.most
+        ratio(&pair.ratio)
     )
 }
 

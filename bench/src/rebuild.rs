@@ -13,7 +13,7 @@ use crate::figure::Figure;
 use crate::history::{History, Size};
 use crate::plain;
 use crate::record;
-use crate::report::{cell, thousands};
+use crate::report::{cell, ratio, thousands};
 use crate::server::Setup;
 
 /// What was measured.
@@ -81,16 +81,12 @@ async fn rebuilt(record: &Record, url: &str, data_dir: &Path) -> anyhow::Result<
 }
 
 fn measured(events: u64, runs: &[[Duration; 2]]) -> Measured {
-    #[allow(clippy::cast_precision_loss)]
-    let rate = |taken: &Duration| events as f64 / taken.as_secs_f64();
-    let figure = |of: fn(&[f64; 2]) -> f64| {
-        let rates = runs.iter().map(|run| of(&[rate(&run[0]), rate(&run[1])]));
-        Figure::of(rates.collect())
-    };
+    let projected = Figure::rate(events, runs.iter().map(|run| run[0]));
+    let inserted = Figure::rate(events, runs.iter().map(|run| run[1]));
     Measured {
-        projected: figure(|rates| rates[0]),
-        inserted: figure(|rates| rates[1]),
-        ratio: figure(|rates| rates[0] / rates[1]),
+        ratio: projected.over(&inserted),
+        projected,
+        inserted,
     }
 }
 
@@ -112,12 +108,10 @@ impl Outcome {
         for (store, it) in [("SQLite", &self.sqlite), ("MongoDB", &self.mongodb)] {
             writeln!(
                 page,
-                "| into {store} | {} | {} | {:.2} ({:.2} to {:.2}) |",
+                "| into {store} | {} | {} | {} |",
                 cell(&it.projected),
                 cell(&it.inserted),
-                it.ratio.median,
-                it.ratio.least,
-                it.ratio.most
+                ratio(&it.ratio)
             )?;
         }
         Ok(page)

@@ -188,7 +188,17 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
 
 /// The median of a figure with its spread, as whole numbers.
 pub fn cell(figure: &Figure) -> String {
-    let [median, least, most] = [figure.median, figure.least, figure.most].map(thousands);
+    spread(figure, thousands)
+}
+
+/// The same of a ratio, with two digits after the point.
+pub fn ratio(figure: &Figure) -> String {
+    spread(figure, |ratio| format!("{ratio:.2}"))
+}
+
+/// The median of a figure with its spread, each written like this.
+pub fn spread(figure: &Figure, format: fn(f64) -> String) -> String {
+    let [median, least, most] = [figure.median, figure.least, figure.most].map(format);
     format!("{median} ({least} to {most})")
 }
 

@@ -87,8 +87,7 @@ impl Cell {
     /// # Errors
     /// The server fails or refuses.
     pub async fn measure(&mut self, stacks: &[Stack], length: Length) -> anyhow::Result<()> {
-        let stack = stacks.iter().find(|stack| stack.kind == self.kind);
-        let stack = stack.context("a server is not there")?;
+        let stack = Stack::of_kind(stacks, self.kind)?;
         let before = stack.used()?;
         let generator_before = cpu::used(std::process::id())?;
         let load = self.load(stack, length).await;

@@ -1,6 +1,5 @@
 //! How long posts take at a load that does not wait for them.
 
-use anyhow::Context;
 use serde::Serialize;
 
 use crate::arrivals::Pace;
@@ -56,8 +55,7 @@ impl Offered {
         connections: usize,
         length: Length,
     ) -> anyhow::Result<()> {
-        let stack = stacks.iter().find(|stack| stack.kind == self.kind);
-        let stack = stack.context("a server is not there")?;
+        let stack = Stack::of_kind(stacks, self.kind)?;
         let clients = stack.posting(connections, false).await?;
         let pace = Pace::Open {
             per_second: self.per_second,

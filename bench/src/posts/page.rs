@@ -8,7 +8,7 @@ use crate::posts::cells::{Measured, Work};
 use crate::posts::open::{Latencies, PERCENTILES};
 use crate::posts::stack::Kind;
 use crate::posts::{FEW, MANY, Outcome};
-use crate::report::thousands;
+use crate::report::{cell, ratio, spread, thousands};
 
 /// Hansard's stacks.
 const STACKS: [Kind; 3] = [Kind::Embedded, Kind::Distributed, Kind::DistributedSync];
@@ -84,7 +84,7 @@ impl Outcome {
                     continue;
                 };
                 let over = |work| match rate(work) {
-                    Some(posts) => format!("{} | {}", count(posts), ratio(&posts.over(bare))),
+                    Some(posts) => format!("{} | {}", cell(posts), ratio(&posts.over(bare))),
                     None => "- | -".to_owned(),
                 };
                 let goal = match (kind, at_once) {
@@ -96,7 +96,7 @@ impl Outcome {
                     page,
                     "| {} | {at_once} | {} | {} | {} | {goal} |",
                     kind.name(),
-                    count(bare),
+                    cell(bare),
                     over(Work::Posts),
                     over(Work::AsyncPosts),
                 )?;
@@ -122,19 +122,19 @@ impl Outcome {
         for (work, name) in works {
             let is_read = matches!(work, Work::Rooms | Work::Messages);
             for it in self.closed.iter().filter(|it| it.work == work) {
-                let processor = |figure: &Option<Figure>| figure.as_ref().map_or_else(dash, count);
+                let processor = |figure: &Option<Figure>| figure.as_ref().map_or_else(dash, cell);
                 writeln!(
                     page,
                     "| {name}: {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                     it.kind.name(),
                     if is_read { "-" } else { it.durability },
                     it.at_once,
-                    count(&it.per_second),
+                    cell(&it.per_second),
                     milliseconds(&it.p50),
                     milliseconds(&it.p99),
                     processor(&it.hansard_processor),
                     processor(&it.engines_processor),
-                    count(&it.generator_processor),
+                    cell(&it.generator_processor),
                 )?;
             }
         }
@@ -224,22 +224,9 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-fn count(figure: &Figure) -> String {
-    spread(figure, thousands)
-}
-
-fn ratio(figure: &Figure) -> String {
-    spread(figure, |ratio| format!("{ratio:.2}"))
-}
-
 /// Of a figure in microseconds.
 fn milliseconds(figure: &Figure) -> String {
     spread(figure, |microseconds| format!("{:.2}", microseconds / 1e3))
-}
-
-fn spread(figure: &Figure, format: fn(f64) -> String) -> String {
-    let [median, least, most] = [figure.median, figure.least, figure.most].map(format);
-    format!("{median} ({least} to {most})")
 }
 
 #[cfg(test)]

@@ -76,8 +76,7 @@ impl Paired {
         clients: usize,
         length: Length,
     ) -> anyhow::Result<()> {
-        let stack = stacks.iter().find(|stack| stack.kind == self.kind);
-        let stack = stack.context("a server is not there")?;
+        let stack = Stack::of_kind(stacks, self.kind)?;
         let pace = Pace::Open {
             per_second: self.per_second,
         };

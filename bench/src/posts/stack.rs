@@ -135,6 +135,15 @@ impl Serialize for Kind {
 }
 
 impl Stack {
+    /// The one of this kind.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of_kind(stacks: &[Self], kind: Kind) -> anyhow::Result<&Self> {
+        let stack = stacks.iter().find(|stack| stack.kind == kind);
+        stack.context("a server is not there")
+    }
+
     /// Hansard on SQLite, filled with so many messages.
     ///
     /// # Errors

@@ -1201,7 +1201,7 @@ mod jetstream_only {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_server_that_answers_nothing_is_noticed() {
-        let Some(server) = NatsServer::start() else {
+        let Some(mut server) = NatsServer::start() else {
             return;
         };
         let log = open_nats(&server).await;

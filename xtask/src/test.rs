@@ -23,6 +23,10 @@ const BLACK_BOX_SUITES: [&str; 2] = ["hansard-tests", "hansard-chaos"];
 /// How the names of the settings of `tests/tests/soak.rs` begin: its length and its seed.
 const SOAK_VARIABLES: &str = "HANSARD_SOAK_";
 
+/// nextest's setting of how many tests run at once. Unless the developer says otherwise two for each core, since
+/// most wait half of their time for something that is to happen.
+const AT_ONCE: &str = "NEXTEST_TEST_THREADS";
+
 /// How to test.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -141,6 +145,10 @@ fn commands(filters: &[OsString]) -> Vec<Command> {
     if has_nextest() {
         let mut tests = cargo();
         tests.args(["nextest", "run"]).args(whole).args(filters);
+        if std::env::var_os(AT_ONCE).is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            tests.env(AT_ONCE, (2 * cores).to_string());
+        }
         commands.push(tests);
         if filters.is_empty() {
             let mut examples = cargo();

@@ -1,5 +1,6 @@
 //! Very many sockets at once: all have to be served, and told the same.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -7,13 +8,14 @@ use futures::future::join_all;
 use hansard_tests::{Person, Service, Stack, WsClient, room_of};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::Error;
 
 /// How long all may take to be subscribed, and to be told what is said.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many users have the sockets: a user may have a hundred.
 const READERS: usize = 200;
-/// Before a socket that was refused is tried again.
+/// Before a socket that was refused is tried again, unless the refusal says how long; up to twice that.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connects so many sockets at once; gives what was violated, and prints what was measured.
@@ -28,7 +30,6 @@ pub(crate) async fn storm(stack: &Stack, count: usize) -> anyhow::Result<Vec<Str
         let room = room_of(&author, &[&reader]).await;
         readers.push((reader, room));
     }
-    let before = stack.peak_memory(Service::GatewayWs).unwrap_or_default();
     let begun = Instant::now();
     let connecting = (0..count).map(|number| {
         let (reader, _) = &readers[number % READERS];
@@ -41,13 +42,15 @@ pub(crate) async fn storm(stack: &Stack, count: usize) -> anyhow::Result<Vec<Str
     let connected = connected
         .with_context(|| format!("{count} sockets are not subscribed within {PATIENCE:?}"))?;
     let took = begun.elapsed();
-    let (mut sockets, mut tries) = (Vec::new(), 0);
+    let mut sockets = Vec::new();
+    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
     for one in connected {
-        let (socket, its_tries) = one?;
+        let (socket, its_refusals) = one?;
         sockets.push(socket);
-        tries += its_tries;
+        for refusal in its_refusals {
+            *refusals.entry(refusal).or_default() += 1;
+        }
     }
-    let memory = stack.peak_memory(Service::GatewayWs).unwrap_or_default();
 
     let posted = Instant::now();
     let mut said = Vec::with_capacity(READERS);
@@ -67,13 +70,17 @@ pub(crate) async fn storm(stack: &Stack, count: usize) -> anyhow::Result<Vec<Str
     let told = posted.elapsed();
     let wrong = heard.iter().filter(|it| !matches!(it, Ok((true, _))));
     let wrong = wrong.count();
+    let memory = stack.peak_memory(Service::GatewayWs).unwrap_or_default();
     println!(
-        "{count} sockets at once: all subscribed after {} ms, in {tries} tries; {} KB of memory each at most; \
-         all told of posts in {READERS} rooms within {} ms\n",
+        "{count} sockets at once: all subscribed after {} ms; all told of posts in {READERS} rooms within {} ms; \
+         memory at most {} MB\n",
         took.as_millis(),
-        memory.saturating_sub(before) / 1_000 / count.max(1) as u64,
-        told.as_millis()
+        told.as_millis(),
+        memory / 1_000_000
     );
+    for (refusal, times) in refusals {
+        println!("- refused {times} times: {refusal}");
+    }
     Ok(match wrong {
         0 => Vec::new(),
         wrong => vec![format!(
@@ -88,26 +95,55 @@ async fn say(author: &Person, room: &str) -> Value {
     said["post"]["postId"].clone()
 }
 
-/// A connection with a personal subscription, and how many tries it took.
-async fn connected(url: String, token: String) -> (WsClient, usize) {
-    let mut tries = 1;
+/// A connection with a personal subscription, and why it was refused before.
+async fn connected(url: String, token: String) -> (WsClient, Vec<String>) {
+    let mut refusals = Vec::new();
     loop {
-        if let Some(socket) = subscribed(&url, &token).await {
-            return (socket, tries);
-        }
-        tries += 1;
-        sleep(PAUSE).await;
+        let refusal = match subscribed(&url, &token).await {
+            Ok(socket) => return (socket, refusals),
+            Err(refusal) => refusal,
+        };
+        // Not all at the same moment again.
+        sleep(refusal.retry_after.mul_f64(rand::random_range(1.0..2.0))).await;
+        refusals.push(refusal.reason);
     }
 }
 
-/// A connection with a personal subscription; `None` when it was refused or broke.
-async fn subscribed(url: &str, token: &str) -> Option<WsClient> {
-    let mut socket = WsClient::try_connect(url, Some(token)).await.ok()?;
-    socket.try_send(json!({"type": "subscribe"})).await.ok()?;
+/// Why a connection has no subscription.
+struct Refusal {
+    reason: String,
+    retry_after: Duration,
+}
+
+impl<E: std::fmt::Display> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self {
+            reason: error.to_string(),
+            retry_after: PAUSE,
+        }
+    }
+}
+
+/// A connection with a personal subscription, unless it was refused or broke.
+async fn subscribed(url: &str, token: &str) -> Result<WsClient, Refusal> {
+    let mut socket = match WsClient::try_connect(url, Some(token)).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            let mut refusal = Refusal::from(&error);
+            if let Error::Http(answer) = error.as_ref()
+                && let Some(seconds) = answer.headers().get("retry-after")
+            {
+                refusal.retry_after = Duration::from_secs(seconds.to_str()?.parse()?);
+            }
+            return Err(refusal);
+        }
+    };
+    socket.try_send(json!({"type": "subscribe"})).await?;
     loop {
-        let frame = socket.receive().await.ok()?;
+        let frame = socket.receive().await;
+        let frame = frame.map_err(|code| format!("closed with {code:?}"))?;
         if frame["type"] == "subscribed" {
-            return Some(socket);
+            return Ok(socket);
         }
     }
 }

@@ -42,11 +42,12 @@ impl WsClient {
     /// Connects, or tells why not.
     ///
     /// # Errors
-    /// The connection is refused; an HTTP answer is [`Error::Http`].
+    /// The connection is refused, or takes too long; an HTTP answer is [`Error::Http`].
     pub async fn try_connect(url: &str, token: Option<&str>) -> Result<Self, Box<Error>> {
         let request = request(url, token)?;
+        let connected = tokio::time::timeout(FRAME, connect_async(request)).await;
         let (stream, _) =
-            within("connecting to the WebSocket", FRAME, connect_async(request)).await?;
+            connected.unwrap_or_else(|_| Err(Error::Io(std::io::ErrorKind::TimedOut.into())))?;
         Ok(Self::over(stream))
     }
 

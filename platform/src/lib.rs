@@ -63,6 +63,11 @@ use crate::health::Health;
 use crate::http::Shared;
 use crate::startup::Interrupted;
 
+/// What every service takes its memory from. A post is some hundred small allocations in several threads: with
+/// the C library's allocator they take a seventh of its time.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code of a process whose configuration can't be used.
 const EXIT_CONFIGURATION: u8 = 2;
 

@@ -2,6 +2,7 @@
 //! serving until told to stop.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -19,8 +20,9 @@ use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures::stream::{self, StreamExt};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -42,6 +44,10 @@ pub const POSITION: HeaderName = HeaderName::from_static("hansard-position");
 
 /// How long requests that are under way when a service stops may take to finish.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many connections may wait to be accepted; the system may allow fewer (`net.core.somaxconn`). Those beyond try
+/// again only after a second and more.
+const BACKLOG: u32 = 16_384;
 
 /// How much of a body that was not wanted is still read, in bytes, and for how long.
 const MAX_UNWANTED_BYTES: usize = 16 * 1024 * 1024;
@@ -98,15 +104,20 @@ pub fn finish(router: OpenApiRouter, shared: Shared) -> Router {
         .merge(SwaggerUi::new("/docs").config(docs))
         .fallback(unknown_endpoint)
         .method_not_allowed_fallback(unknown_endpoint)
-        .layer(DefaultBodyLimit::max(config.max_body_bytes))
-        .layer(CatchPanicLayer::custom(|_| {
-            ApiError::internal_unlogged().into_response()
-        }))
-        .layer(middleware::from_fn(refuse_unreadable_path))
-        .layer(cors(&config))
-        .layer(middleware::from_fn(allow_credentials))
-        .layer(middleware::from_fn(take_in))
-        .layer(middleware::from_fn(observe))
+        // One stack, the outermost first: each layer of a router's own is a box, copied for each request together
+        // with all boxes below.
+        .layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn(observe))
+                .layer(middleware::from_fn(take_in))
+                .layer(middleware::from_fn(allow_credentials))
+                .layer(cors(&config))
+                .layer(middleware::from_fn(refuse_unreadable_path))
+                .layer(CatchPanicLayer::custom(|_| {
+                    ApiError::internal_unlogged().into_response()
+                }))
+                .layer(DefaultBodyLimit::max(config.max_body_bytes)),
+        )
 }
 
 /// Refuses a path whose ids are no text, so that handlers need not: the router's own refusal is no JSON.
@@ -321,15 +332,23 @@ fn known_method(method: &Method) -> &'static str {
 /// One sentence that names the address.
 pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let address = config.listen;
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-                "can't listen on {address}: the port is in use; stop what uses it or set --listen to \
-                 another"
-            ),
-            _ => anyhow::anyhow!("can't listen on {address}: {error}"),
-        })
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // Connections of an earlier process on this port may still be winding up.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "can't listen on {address}: the port is in use; stop what uses it or set --listen to \
+             another"
+        ),
+        _ => anyhow::anyhow!("can't listen on {address}: {error}"),
+    })
 }
 
 /// Serves until `shutdown` is cancelled: then stops accepting, and returns once the requests under way

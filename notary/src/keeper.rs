@@ -1,11 +1,13 @@
 //! Keeping the tree: follows the log, hashes what comes, stores it, and signs.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use event_log::{EventLog, Filter, Followed, Position, Recorded, follow_forever};
-use futures::{FutureExt, StreamExt};
+use futures::stream::Peekable;
+use futures::{FutureExt, Stream, StreamExt};
 use merkle::{MISSING, SigningKey, Tree, TreeHead, index_of, leaf_data, leaf_hash, position_of};
 use platform::config::{Config, ConfigError};
 use read_models::{KeptTree, TreeStore};
@@ -19,6 +21,13 @@ use crate::{HeadsFile, Status, Tampering, Webhook};
 
 /// Events that are hashed and stored at once, at most.
 const BATCH: usize = 4096;
+
+/// How long is waited for more, once all that there was has been stored: nobody waits for the tree, and each time
+/// something is stored costs the same, however little it is.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Events that are worth storing without a pause: there are more where they came from.
+const WORTHWHILE: usize = 256;
 
 /// How often it is looked whether the log is still the same, and whether a tree head is due.
 const LOOK: Duration = Duration::from_millis(500);
@@ -208,12 +217,13 @@ impl Keeper {
         status.keeping(keeping.tree.size(), keeping.signed);
         let abandon = CancellationToken::new();
         let _abandon_at_the_end = abandon.clone().drop_guard();
-        let mut events = follow_forever(
+        let events = follow_forever(
             Arc::clone(&self.options.log),
             Filter::All,
             Position::new(keeping.tree.size()),
             abandon,
         );
+        let mut events = events.peekable();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -228,11 +238,16 @@ impl Keeper {
                 }
                 item = events.next() => match item {
                     Some(Followed::Event(event)) => {
-                        let batch = gathered(event, &mut events, self.room(&keeping), |_| true);
+                        let room = self.room(&keeping);
+                        let batch = gathered(event, &mut events, room, |_| true);
+                        let is_all = batch.len() < room.min(WORTHWHILE);
                         if !self.append(&mut keeping, batch).await? {
                             return Ok(Ended::Behind);
                         }
                         self.sign_if_due(&mut keeping).await?;
+                        if is_all {
+                            self.shutdown.run_until_cancelled(sleep(PACE)).await;
+                        }
                     }
                     Some(Followed::Degraded(error)) => {
                         tracing::debug!(%error, "the tree's log can't be followed at present");
@@ -411,15 +426,18 @@ impl Keeper {
 /// An event, and those behind it that are there already, `room` in all.
 fn gathered(
     first: Recorded,
-    events: &mut (impl futures::Stream<Item = Followed> + Unpin),
+    events: &mut Peekable<impl Stream<Item = Followed> + Unpin>,
     room: usize,
     goes_on_after: impl Fn(Position) -> bool,
 ) -> Vec<Recorded> {
     let mut last = first.position;
     let mut batch = vec![first];
+    // Anything but an event is left for whoever reads on.
+    let is_event = |followed: &Followed| matches!(followed, Followed::Event(_));
     while batch.len() < room
         && goes_on_after(last)
-        && let Some(Some(Followed::Event(event))) = events.next().now_or_never()
+        && let Some(Some(Followed::Event(event))) =
+            Pin::new(&mut *events).next_if(is_event).now_or_never()
     {
         last = event.position;
         batch.push(event);

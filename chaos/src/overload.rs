@@ -57,7 +57,8 @@ pub struct Settings {
 /// # Panics
 /// As [`run_with`].
 pub fn run(settings: &Settings) -> anyhow::Result<Vec<String>> {
-    let options = Options::new(settings.backend, Layout::OneProcess, Auth::Token);
+    let mut options = Options::new(settings.backend, Layout::OneProcess, Auth::Token);
+    options.own_mongod = settings.backend == Backend::Distributed;
     let mut outcome = None;
     // Else those who ask for too much would take the time in which it could be done.
     let cores = Cores::split()?;

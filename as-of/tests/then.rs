@@ -149,6 +149,8 @@ async fn compare(
                     .conversation(id, page)
                     .await
                     .unwrap()
+                    .unwrap()
+                    .messages
                     .into_iter()
                     .map(gone)
                     .collect::<Vec<_>>(),

@@ -99,7 +99,8 @@ async fn texts(read_models: &dyn ReadModels) -> Vec<String> {
         start: PageStart::Number(0),
         limit: 100,
     };
-    let rows = read_models.conversation(room(), page).await.unwrap();
+    let found = read_models.conversation(room(), page).await.unwrap();
+    let rows = found.unwrap().messages;
     rows.into_iter().map(|row| row.text).collect()
 }
 

@@ -172,7 +172,8 @@ impl Setting {
             start: PageStart::Number(0),
             limit: 100,
         };
-        let rows = read_models.conversation(room, page).await.unwrap();
+        let found = read_models.conversation(room, page).await.unwrap();
+        let rows = found.unwrap().messages;
         rows.into_iter().map(|row| (row.text, row.left)).collect()
     }
 

@@ -56,7 +56,7 @@ impl Options {
         let caller = self.somebody(claims).await?;
         match caller.is_user {
             true => Ok(caller.id),
-            false => Err(ApiError::invalid_token("the token's user does not exist")),
+            false => Err(no_such_user()),
         }
     }
 
@@ -66,7 +66,7 @@ impl Options {
         let is_user = match users.first() {
             Some(user) if !user.deleted => true,
             None if claims.role.stands_alone() => false,
-            _ => return Err(ApiError::invalid_token("the token's user does not exist")),
+            _ => return Err(no_such_user()),
         };
         Ok(Somebody {
             id: claims.user,
@@ -80,13 +80,13 @@ impl Options {
         room: &str,
         member: UserId,
     ) -> Result<RoomRow, ApiError> {
-        let unknown = || ApiError::not_found(texts::UNKNOWN_ROOM);
-        let id: RoomId = room.parse().map_err(|_| unknown())?;
-        let room = self.read_models.room(id).await?.ok_or_else(unknown)?;
-        if room.members.contains(&member) {
-            Ok(room)
-        } else {
-            Err(ApiError::forbidden(texts::NOT_A_MEMBER))
+        let found = match room.parse::<RoomId>() {
+            Ok(id) => self.read_models.room(id).await?,
+            Err(_) => None,
+        };
+        match found {
+            Some(room) if room.members.contains(&member) => Ok(room),
+            other => Err(not_shown(other.as_ref())),
         }
     }
 
@@ -97,6 +97,19 @@ impl Options {
             Some(claims) => self.somebody(claims).await.map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// The token is good, but its user is none of the chat's (any more).
+pub(crate) fn no_such_user() -> ApiError {
+    ApiError::invalid_token("the token's user does not exist")
+}
+
+/// Why the caller may not look into the room: there is none, or it is others'.
+pub(crate) fn not_shown(room: Option<&RoomRow>) -> ApiError {
+    match room {
+        None => ApiError::not_found(texts::UNKNOWN_ROOM),
+        Some(_) => ApiError::forbidden(texts::NOT_A_MEMBER),
     }
 }
 

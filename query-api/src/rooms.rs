@@ -8,9 +8,10 @@ use axum::http::HeaderMap;
 use contract::{ConversationAnswer, HistoryAnswer, Problem, RecentAnswer, texts};
 use events::{MessageId, UserId};
 use platform::error::ApiError;
-use read_models::{MessageRow, RecentRow, RoomRow};
+use read_models::{ConversationRow, MessageRow, RecentRow, RoomRow};
 
 use crate::Options;
+use crate::caller::{no_such_user, not_shown};
 use crate::page::Requested;
 use crate::past::moment;
 use crate::view::Profiles;
@@ -52,10 +53,11 @@ pub(crate) async fn recent(
     let page = requested.page;
     let (rows, profiles, as_of) = match requested.as_of {
         None => {
-            let caller = options.member(&claims).await?;
-            let rows = options.read_models.recent(caller, page).await?;
             let read_models = options.read_models.as_ref();
-            let profiles = Profiles::load(read_models, shown_with(&rows)).await?;
+            let rows = read_models.recent(claims.user, page).await?;
+            let shown = shown_with(&rows).chain([claims.user]).collect();
+            let profiles = Profiles::load(read_models, shown).await?;
+            profiles.present(claims.user).ok_or_else(no_such_user)?;
             (rows, profiles, None)
         }
         Some(bound) => {
@@ -64,7 +66,7 @@ pub(crate) async fn recent(
             let viewer = options.viewer(&then, requested.user, &caller, &headers);
             let viewer = viewer.await?;
             let rows = then.recent(viewer, page).await?;
-            let profiles = Profiles::of_then(&then, shown_with(&rows)).await?;
+            let profiles = Profiles::of_then(&then, shown_with(&rows).collect()).await?;
             (rows, profiles, Some(moment(&then)))
         }
     };
@@ -77,14 +79,12 @@ pub(crate) async fn recent(
 }
 
 /// The users whom the conversations show.
-fn shown_with(rows: &[RecentRow]) -> Vec<UserId> {
-    let mut ids = Vec::new();
-    for row in rows {
-        ids.push(row.message.author);
-        ids.extend(&row.room.members);
-        ids.extend(row.message.read_by.iter().map(|receipt| receipt.reader));
-    }
-    ids
+fn shown_with(rows: &[RecentRow]) -> impl Iterator<Item = UserId> {
+    rows.iter().flat_map(|row| {
+        let readers = row.message.read_by.iter().map(|receipt| receipt.reader);
+        let members = row.room.members.iter().copied();
+        members.chain(readers).chain([row.message.author])
+    })
 }
 
 /// What was said in a room.
@@ -127,17 +127,23 @@ pub(crate) async fn conversation(
     let page = requested.page;
     let (room, rows, profiles, as_of) = match requested.as_of {
         None => {
-            let caller = options.member(&claims).await?;
-            let room = options.room_of_member(&room, caller).await?;
-            let rows = options.read_models.conversation(room.id, page).await?;
-            if rows.is_empty() {
-                // It may have been deleted since it was looked up: then it is no empty room, but none.
-                let id = room.id.to_string();
-                options.room_of_member(&id, caller).await?;
-            }
             let read_models = options.read_models.as_ref();
-            let profiles = Profiles::load(read_models, taking_part(&room, &rows)).await?;
-            (room, rows, profiles, None)
+            let found = match room.parse() {
+                Ok(id) => read_models.conversation(id, page).await?,
+                Err(_) => None,
+            };
+            let ConversationRow { room, messages } = match found {
+                Some(found) if found.room.members.contains(&claims.user) => found,
+                other => {
+                    // Who is nobody is told that, and nothing of rooms.
+                    options.member(&claims).await?;
+                    return Err(not_shown(other.map(|it| it.room).as_ref()));
+                }
+            };
+            // The caller is among them.
+            let profiles = Profiles::load(read_models, taking_part(&room, &messages)).await?;
+            profiles.present(claims.user).ok_or_else(no_such_user)?;
+            (room, messages, profiles, None)
         }
         Some(bound) => {
             let caller = options.somebody(&claims).await?;

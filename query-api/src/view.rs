@@ -59,7 +59,7 @@ impl Profiles {
     }
 
     /// The user, unless deleted.
-    fn present(&self, id: UserId) -> Option<User> {
+    pub(crate) fn present(&self, id: UserId) -> Option<User> {
         self.0.get(&id).filter(|user| !user.deleted).cloned()
     }
 

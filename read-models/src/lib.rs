@@ -34,9 +34,9 @@ pub use crate::mongo::{MongoCatalogue, MongoReadModels};
 pub use crate::port::{Projection, ReadModelError, ReadModels};
 pub use crate::progress::Progress;
 pub use crate::rows::{
-    Batch, COUNT_CAP, Checkpoint, DeadLetter, Entry, Fence, Gone, HistoryRow, Lease, Left,
-    MAX_PAGE, MessageRow, Page, PageStart, Receipt, RecentRow, RoomDeletion, RoomRow, Search,
-    UserRow, VersionRow,
+    Batch, COUNT_CAP, Checkpoint, ConversationRow, DeadLetter, Entry, Fence, Gone, HistoryRow,
+    Lease, Left, MAX_PAGE, MessageRow, Page, PageStart, Receipt, RecentRow, RoomDeletion, RoomRow,
+    Search, UserRow, VersionRow,
 };
 pub use crate::snapshot::{
     Snapshot, StoredDeletion, StoredEdit, StoredErasure, StoredKey, StoredMark, StoredMember,

@@ -8,8 +8,8 @@ use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use tokio::time::Instant;
 
 use crate::{
-    Catalogue, Checkpoint, DeadLetter, Generations, HistoryRow, MessageRow, Page, Projection,
-    ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
+    Catalogue, Checkpoint, ConversationRow, DeadLetter, Generations, HistoryRow, MessageRow, Page,
+    Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, UserRow,
 };
 
 /// How old what is known of the catalogue may be. Whoever changes a generation's state waits for longer
@@ -194,10 +194,10 @@ impl ReadModels for Live {
         &self,
         room: RoomId,
         page: Page,
-    ) -> Result<Vec<MessageRow>, ReadModelError> {
+    ) -> Result<Option<ConversationRow>, ReadModelError> {
         match self.current().await? {
             Some(current) => current.conversation(room, page).await,
-            None => Ok(Vec::new()),
+            None => Ok(None),
         }
     }
 

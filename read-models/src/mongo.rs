@@ -34,8 +34,9 @@ use self::documents::{
     MarkDocument, MessageDocument, RoomDocument, UserDocument,
 };
 use crate::{
-    Batch, Checkpoint, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page, Projection,
-    ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
+    Batch, Checkpoint, ConversationRow, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page,
+    Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot,
+    UserRow,
 };
 
 /// How long a query may take.
@@ -334,7 +335,7 @@ impl ReadModels for MongoReadModels {
         &self,
         room: RoomId,
         page: Page,
-    ) -> Result<Vec<MessageRow>, ReadModelError> {
+    ) -> Result<Option<ConversationRow>, ReadModelError> {
         self.run(QUERY_LIMIT, move |store| store.conversation(room, page))
             .await
     }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 
 use crate::{
-    Batch, Checkpoint, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page, RecentRow,
-    RoomDeletion, RoomRow, Search, Snapshot, UserRow,
+    Batch, Checkpoint, ConversationRow, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page,
+    RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
 };
 
 /// Why an operation on the read models failed.
@@ -164,7 +164,8 @@ pub trait ReadModels: Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn recent(&self, user: UserId, page: Page) -> Result<Vec<RecentRow>, ReadModelError>;
 
-    /// A part of a room's messages, deleted ones included: oldest first, whatever the page's start.
+    /// A room and a part of its messages, deleted ones included: oldest first, whatever the page's start. `None`
+    /// if there is no such room.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -172,7 +173,7 @@ pub trait ReadModels: Send + Sync + 'static {
         &self,
         room: RoomId,
         page: Page,
-    ) -> Result<Vec<MessageRow>, ReadModelError>;
+    ) -> Result<Option<ConversationRow>, ReadModelError>;
 
     /// The message with every version of its text, deleted or not; `None` if the room has no such message.
     ///

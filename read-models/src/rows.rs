@@ -239,6 +239,15 @@ pub struct RecentRow {
     pub unread: u64,
 }
 
+/// A room with a part of what was said in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationRow {
+    /// The room.
+    pub room: RoomRow,
+    /// Some of its messages, oldest first.
+    pub messages: Vec<MessageRow>,
+}
+
 /// Which part of a list, newest first, is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {

@@ -26,8 +26,9 @@ use tokio::sync::Semaphore;
 
 pub use self::catalogue::SqliteCatalogue;
 use crate::{
-    Batch, Checkpoint, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page, Projection,
-    ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot, UserRow,
+    Batch, Checkpoint, ConversationRow, DeadLetter, Fence, HistoryRow, Lease, MessageRow, Page,
+    Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion, RoomRow, Search, Snapshot,
+    UserRow,
 };
 
 /// The version of `schema.sql`, kept in the file's `user_version`.
@@ -357,7 +358,7 @@ impl ReadModels for SqliteReadModels {
         &self,
         room: RoomId,
         page: Page,
-    ) -> Result<Vec<MessageRow>, ReadModelError> {
+    ) -> Result<Option<ConversationRow>, ReadModelError> {
         self.read(move |snapshot| queries::conversation(snapshot, room, page))
             .await
     }

@@ -20,9 +20,10 @@ use futures::StreamExt;
 use keys::{Keyring, Record};
 use projector::{Options, Status};
 use read_models::{
-    Batch, Catalogue, Checkpoint, DeadLetter, Fence, Generation, Generations, HistoryRow, Lease,
-    MessageRow, Page, PageStart, Projection, ReadModelError, ReadModels, RecentRow, RoomDeletion,
-    RoomRow, Search, Snapshot, SqliteReadModels, State, TreeStore, UserRow,
+    Batch, Catalogue, Checkpoint, ConversationRow, DeadLetter, Fence, Generation, Generations,
+    HistoryRow, Lease, MessageRow, Page, PageStart, Projection, ReadModelError, ReadModels,
+    RecentRow, RoomDeletion, RoomRow, Search, Snapshot, SqliteReadModels, State, TreeStore,
+    UserRow,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -121,7 +122,8 @@ impl Models {
             start: PageStart::Number(0),
             limit: 100,
         };
-        let rows = self.inner.conversation(room(), page).await.unwrap();
+        let found = self.inner.conversation(room(), page).await.unwrap();
+        let rows = found.unwrap().messages;
         rows.into_iter().map(|row| row.text).collect()
     }
 }
@@ -280,7 +282,11 @@ impl ReadModels for Models {
         unreachable!("projectors don't query")
     }
 
-    async fn conversation(&self, _: RoomId, _: Page) -> Result<Vec<MessageRow>, ReadModelError> {
+    async fn conversation(
+        &self,
+        _: RoomId,
+        _: Page,
+    ) -> Result<Option<ConversationRow>, ReadModelError> {
         unreachable!("projectors don't query")
     }
 

@@ -20,8 +20,8 @@ use super::{
 use crate::receipts::{self, Mark};
 use crate::rows::{position, sequence};
 use crate::{
-    COUNT_CAP, Checkpoint, DeadLetter, HistoryRow, Left, MessageRow, Page, PageStart,
-    ReadModelError, RecentRow, RoomDeletion, RoomRow, UserRow, VersionRow,
+    COUNT_CAP, Checkpoint, ConversationRow, DeadLetter, HistoryRow, Left, MessageRow, Page,
+    PageStart, ReadModelError, RecentRow, RoomDeletion, RoomRow, UserRow, VersionRow,
 };
 
 /// Marks are looked up this many at a time with one command.
@@ -204,14 +204,14 @@ impl Store {
         self,
         room: RoomId,
         page: Page,
-    ) -> Result<Vec<MessageRow>, ReadModelError> {
+    ) -> Result<Option<ConversationRow>, ReadModelError> {
         let part = Part::of(page);
         // The room after them: it is hidden before it is emptied, so while it is there none of them was gone.
         let messages = self
             .messages_of(room, &part, doc! { "$in": [false, true] })
             .await?;
         let Some(room) = self.find_room(room).await? else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let rows = messages.into_iter().map(|it| it.into_row(room.expired));
         let mut messages = rows.collect::<Result<Vec<MessageRow>, ReadModelError>>()?;
@@ -224,7 +224,10 @@ impl Store {
             messages: &mut messages,
         }])
         .await?;
-        Ok(messages)
+        Ok(Some(ConversationRow {
+            room: room.into_row(),
+            messages,
+        }))
     }
 
     /// With this in the field `deleted`, in the part's own direction.

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::receipts::{self, Mark};
 use crate::rows::{lag, position, sequence};
 use crate::{
-    COUNT_CAP, Checkpoint, DeadLetter, Gone, HistoryRow, Left, MessageRow, Page, PageStart,
-    RecentRow, RoomDeletion, RoomRow, UserRow, VersionRow,
+    COUNT_CAP, Checkpoint, ConversationRow, DeadLetter, Gone, HistoryRow, Left, MessageRow, Page,
+    PageStart, RecentRow, RoomDeletion, RoomRow, UserRow, VersionRow,
 };
 
 const USERS: &str = "SELECT id, first_name, last_name, type, created_at, updated_at, deleted
@@ -312,9 +312,9 @@ pub(super) fn conversation(
     snapshot: &Connection,
     room: RoomId,
     page: Page,
-) -> rusqlite::Result<Vec<MessageRow>> {
+) -> rusqlite::Result<Option<ConversationRow>> {
     let Some(Found { row, room, expired }) = find_room(snapshot, room)? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let part = Part::of(page);
     let sql = if part.newer {
@@ -336,7 +336,7 @@ pub(super) fn conversation(
         .map(|id| message(snapshot, id, room.id, expired))
         .collect::<rusqlite::Result<Vec<_>>>()?;
     fill_receipts(snapshot, row, &room.members, &mut messages)?;
-    Ok(messages)
+    Ok(Some(ConversationRow { room, messages }))
 }
 
 pub(super) fn history(

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use events::{Event, MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use read_models::{
-    COUNT_CAP, Entry, Gone, HistoryRow, Left, MessageRow, Page, PageStart, Receipt, RecentRow,
-    RoomDeletion, RoomRow, Search, UserRow, VersionRow, Words,
+    COUNT_CAP, ConversationRow, Entry, Gone, HistoryRow, Left, MessageRow, Page, PageStart,
+    Receipt, RecentRow, RoomDeletion, RoomRow, Search, UserRow, VersionRow, Words,
 };
 use uuid::Uuid;
 
@@ -352,12 +352,16 @@ impl Model {
         (unread.count() as u64).min(COUNT_CAP)
     }
 
-    pub fn conversation(&self, room: RoomId, page: Page) -> Vec<MessageRow> {
+    pub fn conversation(&self, room: RoomId, page: Page) -> Option<ConversationRow> {
+        let row = self.room(room)?;
         let mut newest_first = self.messages_of(room);
         newest_first.reverse();
         let mut page = part(newest_first, |id| *id, page);
         page.reverse();
-        page.into_iter().map(|id| self.message(id)).collect()
+        Some(ConversationRow {
+            room: row,
+            messages: page.into_iter().map(|id| self.message(id)).collect(),
+        })
     }
 
     pub fn search(&self, user: UserId, search: &Search) -> Vec<MessageRow> {

@@ -444,3 +444,36 @@ fn gathered(
     }
     batch
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use bytes::Bytes;
+    use event_log::LogError;
+    use events::Timestamp;
+    use futures::stream;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_event_is_left_for_whoever_reads_on() {
+        let recorded = |position| Recorded {
+            position: Position::new(position),
+            subject: "chat.audit".to_owned(),
+            stored_at: Timestamp::now(),
+            payload: Bytes::new(),
+        };
+        let lost = LogError::Unusable("it was replaced".to_owned());
+        let mut events = stream::iter([
+            Followed::Event(recorded(2)),
+            Followed::Lost(lost),
+            Followed::Event(recorded(3)),
+        ])
+        .peekable();
+        let batch = gathered(recorded(1), &mut events, BATCH, |_| true);
+        let positions: Vec<u64> = batch.iter().map(|event| event.position.get()).collect();
+        assert_eq!(positions, [1, 2]);
+        let next = events.next().now_or_never().unwrap();
+        assert!(matches!(next, Some(Followed::Lost(_))), "{next:?}");
+    }
+}

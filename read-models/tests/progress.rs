@@ -104,6 +104,44 @@ async fn a_projector_in_the_same_process_tells_at_once() {
     assert!(progress.wait_for(Position::new(5), Duration::ZERO).await);
 }
 
+#[tokio::test]
+async fn each_is_told_when_its_own_position_is_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let shutdown = CancellationToken::new();
+    let progress = Progress::start(open(directory.path()).await, shutdown.clone());
+    shutdown.cancel();
+    let (told, mut positions) = tokio::sync::mpsc::unbounded_channel();
+    // In no order, two for each.
+    for number in (0..200).map(|number| number * 77 % 200) {
+        let (progress, told) = (progress.clone(), told.clone());
+        let position = number / 2 + 1;
+        tokio::spawn(async move {
+            let waiting = progress.wait_for(Position::new(position), Duration::from_secs(10));
+            assert!(waiting.await);
+            told.send(position).unwrap();
+        });
+    }
+    // One gives up.
+    let given_up = progress.wait_for(Position::new(1), Duration::from_millis(20));
+    assert!(!given_up.await);
+    for reached in [50, 100] {
+        progress.advance(&Checkpoint {
+            position: Position::new(reached),
+            incarnation: Incarnation("the log".to_owned()),
+            heartbeat: reached,
+            lag: Duration::ZERO,
+        });
+        let mut seen = Vec::new();
+        for _ in 0..100 {
+            seen.push(positions.recv().await.unwrap());
+        }
+        seen.sort_unstable();
+        let expected = reached - 49..=reached;
+        assert_eq!(seen, expected.flat_map(|it| [it, it]).collect::<Vec<_>>());
+        assert!(positions.is_empty());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_that_stands_still_means_that_the_projector_is_down() {
     let directory = tempfile::tempdir().unwrap();

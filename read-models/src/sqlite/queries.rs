@@ -691,3 +691,34 @@ where
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::sqlite::{open_reader, open_writer};
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_is_bound_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("read.db");
+        let writer = open_writer(&path).unwrap();
+        let reader = open_reader(&path).unwrap();
+        for connection in [writer, reader] {
+            for sql in STATEMENTS {
+                let mut statement = connection.prepare(sql).unwrap();
+                for bound in 1..5 {
+                    for parameter in 1..=statement.parameter_count() {
+                        statement.raw_bind_parameter(parameter, bound).unwrap();
+                    }
+                    let mut rows = statement.raw_query();
+                    while rows.next().unwrap().is_some() {}
+                }
+                let again = statement.get_status(StatementStatus::RePrepare);
+                assert_eq!(again, 0, "{sql}");
+            }
+        }
+    }
+}

@@ -45,7 +45,10 @@ const AT_ONCE: usize = 64;
 pub struct JetStreamKeys {
     connection: NatsConnection,
     bucket: String,
+    /// How many replicas a new bucket gets.
     replicas: usize,
+    /// Whether this one has more than one.
+    replicated: bool,
     hosts: String,
 }
 
@@ -90,10 +93,11 @@ impl JetStreamKeys {
     /// [`KeyError::Unavailable`] when no server answers within a few seconds, or too few for a new bucket;
     /// [`KeyError::Unusable`] when the login is refused or the bucket is not fit for keys.
     pub async fn open(address: &NatsAddress) -> Result<Self, KeyError> {
-        let keys = Self {
+        let mut keys = Self {
             connection: NatsConnection::open(address).await?,
             bucket: address.stream.clone(),
             replicas: address.replicas,
+            replicated: address.replicas > 1,
             hosts: address.hosts(),
         };
         let config = match keys.info(json!({})).await? {
@@ -101,6 +105,7 @@ impl JetStreamKeys {
             None => keys.create().await?,
         };
         address.warn_of_replicas(&keys.stream(), config.num_replicas);
+        keys.replicated = config.num_replicas > 1;
         match unfit(&config, &keys.subjects()) {
             None => Ok(keys),
             Some(reason) => Err(keys.unusable(&format!("the bucket {} {reason}", keys.bucket))),
@@ -144,8 +149,15 @@ impl JetStreamKeys {
     /// The first message of the stream that `query` asks for.
     async fn fetch(&self, query: serde_json::Value) -> Result<Option<StreamMessage>, KeyError> {
         let stream = self.stream();
-        let message = self.connection.message(&stream, &query, deadline());
-        Ok(message.await?)
+        let message = match self.replicated {
+            true => {
+                self.connection
+                    .message_of_replicas(&stream, &query, deadline())
+                    .await
+            }
+            false => self.connection.message(&stream, &query, deadline()).await,
+        };
+        Ok(message?)
     }
 
     async fn last(&self, slot: Slot) -> Result<Option<Last>, KeyError> {

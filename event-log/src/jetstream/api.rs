@@ -1,5 +1,7 @@
 //! Requests to the JetStream API, for the log and for what else is kept in streams on the same servers.
 
+use std::time::Duration;
+
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::RawMessage;
@@ -7,8 +9,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::cluster::ClusterInfo;
 use super::connection::Connection;
 use crate::LogError;
+
+/// The pause before something is asked again of which no leader tells for certain.
+const NO_LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Errors of the JetStream API (`server/errors.json` of nats-server), as far as they matter here.
 pub mod code {
@@ -29,6 +35,13 @@ pub mod code {
 #[derive(Deserialize)]
 struct Fetched {
     message: RawMessage,
+}
+
+/// The answer to `STREAM.INFO`, where nothing but who leads is wanted.
+#[derive(Deserialize)]
+struct Leadership {
+    /// In a cluster.
+    cluster: Option<ClusterInfo>,
 }
 
 impl Connection {
@@ -64,6 +77,34 @@ impl Connection {
             Response::Ok(info) => Ok(Some(info)),
             Response::Err { error } if error.error_code().0 == code::STREAM_NOT_FOUND => Ok(None),
             Response::Err { error } => Err(self.unavailable(&error)),
+        }
+    }
+
+    /// What the one server tells of a stream that knows everything acknowledged; `None` when there is no such stream.
+    /// `cluster` is what it tells of the cluster.
+    ///
+    /// # Errors
+    /// As [`Self::stream_info`]; [`LogError::Unavailable`] also when no leader tells for certain.
+    pub(super) async fn leaders_info<T: DeserializeOwned>(
+        &self,
+        stream: &str,
+        cluster: impl Fn(&T) -> Option<&ClusterInfo>,
+        deadline: Instant,
+    ) -> Result<Option<T>, LogError> {
+        loop {
+            let info = self.stream_info(stream, Vec::new(), deadline).await?;
+            let checked = info
+                .as_ref()
+                .and_then(&cluster)
+                .map(ClusterInfo::check_leader);
+            let Some(Err(reason)) = checked else {
+                return Ok(info);
+            };
+            tracing::debug!(stream, %reason, "asking again who leads");
+            if Instant::now() + NO_LEADER_PAUSE >= deadline {
+                return Err(self.unavailable(&reason));
+            }
+            tokio::time::sleep(NO_LEADER_PAUSE).await;
         }
     }
 
@@ -111,5 +152,31 @@ impl Connection {
             Response::Err { error } if error.error_code().0 == code::NO_MESSAGE_FOUND => Ok(None),
             Response::Err { error } => Err(self.unavailable(&error)),
         }
+    }
+
+    /// As [`Self::message`], of a stream that has replicas. For some seconds a server that stood still, or that is
+    /// cut off from the others, takes itself for the leader. So that there is no such message is believed only of
+    /// one that certainly leads.
+    ///
+    /// # Errors
+    /// As [`Self::message`]; [`LogError::Unavailable`] also when no leader tells for certain.
+    pub async fn message_of_replicas(
+        &self,
+        stream: &str,
+        query: &serde_json::Value,
+        deadline: Instant,
+    ) -> Result<Option<StreamMessage>, LogError> {
+        if let Some(found) = self.message(stream, query, deadline).await? {
+            return Ok(Some(found));
+        }
+        let cluster = |told: &Leadership| told.cluster.as_ref();
+        let told = self
+            .leaders_info::<Leadership>(stream, cluster, deadline)
+            .await?;
+        if told.is_none() {
+            let reason = format!("a server of the cluster knows of no stream {stream} (yet)");
+            return Err(self.unavailable(&reason));
+        }
+        self.message(stream, query, deadline).await
     }
 }

@@ -81,6 +81,8 @@ const ROOMS_PICKED_BY_SERVER: usize = 30;
 pub struct JetStreamLog {
     address: NatsAddress,
     connection: Connection,
+    /// Whether the stream has more than one replica.
+    replicated: bool,
     /// Whether a direct get is as good as asking the stream's leader: with one replica only.
     direct: bool,
     /// The reads that may begin, [`CONCURRENT_READS`] of them.
@@ -115,6 +117,7 @@ impl JetStreamLog {
         let mut log = Self {
             address: address.clone(),
             connection,
+            replicated: false,
             direct: false,
             reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
         };
@@ -130,7 +133,8 @@ impl JetStreamLog {
             )));
         }
         address.warn_of_replicas(&address.stream, info.config.num_replicas);
-        log.direct = info.config.allow_direct && info.config.num_replicas == 1;
+        log.replicated = info.config.num_replicas > 1;
+        log.direct = info.config.allow_direct && !log.replicated;
         Ok(log)
     }
 
@@ -195,18 +199,12 @@ impl JetStreamLog {
     /// The stream's settings and state, by the one server that knows every acknowledged append.
     async fn leaders_info(&self) -> Result<StreamInfo, LogError> {
         let deadline = Instant::now() + READ_DEADLINE;
-        loop {
-            let info = self.existing_info().await?;
-            let checked = info.cluster.as_ref().map(ClusterInfo::check_leader);
-            let Some(Err(reason)) = checked else {
-                return Ok(info);
-            };
-            tracing::debug!(last = info.state.last_seq, %reason, "asking again for the log's end");
-            if Instant::now() + NOT_READY_PAUSE >= deadline {
-                return Err(self.connection.unavailable(&reason));
-            }
-            tokio::time::sleep(NOT_READY_PAUSE).await;
-        }
+        let cluster = |info: &StreamInfo| info.cluster.as_ref();
+        let info = self
+            .connection
+            .leaders_info(&self.address.stream, cluster, deadline)
+            .await?;
+        info.ok_or_else(|| self.gone())
     }
 
     /// One message of the stream, read by `query` (a message get request of the JetStream API). `latest`
@@ -218,6 +216,12 @@ impl JetStreamLog {
     ) -> Result<Option<StreamMessage>, LogError> {
         let stream = &self.address.stream;
         let deadline = Instant::now() + READ_DEADLINE;
+        if self.replicated {
+            let message = self
+                .connection
+                .message_of_replicas(stream, &query, deadline);
+            return message.await;
+        }
         if latest || !self.direct {
             return self.connection.message(stream, &query, deadline).await;
         }

@@ -829,7 +829,7 @@ fn a_text_whose_key_was_destroyed_ahead_of_the_event_that_says_so_may_be_there_o
                     limit: 1,
                 };
                 let page = read_models.conversation(room(0, 0), first).await.unwrap();
-                assert_eq!(page[0].left, left);
+                assert_eq!(page.unwrap().messages[0].left, left);
                 store.remove().await;
             }
         }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::cluster::ClusterInfo;
+use super::cluster::{ClusterInfo, OfCluster};
 use super::connection::Connection;
 use crate::LogError;
 
@@ -42,6 +42,12 @@ struct Fetched {
 struct Leadership {
     /// In a cluster.
     cluster: Option<ClusterInfo>,
+}
+
+impl OfCluster for Leadership {
+    fn cluster(&self) -> Option<&ClusterInfo> {
+        self.cluster.as_ref()
+    }
 }
 
 impl Connection {
@@ -81,21 +87,19 @@ impl Connection {
     }
 
     /// What the one server tells of a stream that knows everything acknowledged; `None` when there is no such stream.
-    /// `cluster` is what it tells of the cluster.
     ///
     /// # Errors
     /// As [`Self::stream_info`]; [`LogError::Unavailable`] also when no leader tells for certain.
-    pub(super) async fn leaders_info<T: DeserializeOwned>(
+    pub(super) async fn leaders_info<T: DeserializeOwned + OfCluster>(
         &self,
         stream: &str,
-        cluster: impl Fn(&T) -> Option<&ClusterInfo>,
         deadline: Instant,
     ) -> Result<Option<T>, LogError> {
         loop {
-            let info = self.stream_info(stream, Vec::new(), deadline).await?;
+            let info: Option<T> = self.stream_info(stream, Vec::new(), deadline).await?;
             let checked = info
                 .as_ref()
-                .and_then(&cluster)
+                .and_then(T::cluster)
                 .map(ClusterInfo::check_leader);
             let Some(Err(reason)) = checked else {
                 return Ok(info);
@@ -169,10 +173,7 @@ impl Connection {
         if let Some(found) = self.message(stream, query, deadline).await? {
             return Ok(Some(found));
         }
-        let cluster = |told: &Leadership| told.cluster.as_ref();
-        let told = self
-            .leaders_info::<Leadership>(stream, cluster, deadline)
-            .await?;
+        let told: Option<Leadership> = self.leaders_info(stream, deadline).await?;
         if told.is_none() {
             let reason = format!("a server of the cluster knows of no stream {stream} (yet)");
             return Err(self.unavailable(&reason));

@@ -23,6 +23,12 @@ pub(super) struct ClusterInfo {
     replicas: Vec<Peer>,
 }
 
+/// An answer to `STREAM.INFO`.
+pub(super) trait OfCluster {
+    /// What it says of the cluster, if there is one.
+    fn cluster(&self) -> Option<&ClusterInfo>;
+}
+
 #[derive(Debug, Deserialize)]
 struct Peer {
     name: String,

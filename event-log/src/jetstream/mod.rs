@@ -37,7 +37,7 @@ use crate::{
     Recorded, Signals, Tail, append_measured,
 };
 use api::code;
-use cluster::ClusterInfo;
+use cluster::{ClusterInfo, OfCluster};
 use connection::Connection;
 use delivery::Delivery;
 use signals::NatsSignals;
@@ -98,6 +98,12 @@ struct StreamInfo {
     state: StreamState,
     /// In a cluster.
     cluster: Option<ClusterInfo>,
+}
+
+impl OfCluster for StreamInfo {
+    fn cluster(&self) -> Option<&ClusterInfo> {
+        self.cluster.as_ref()
+    }
 }
 
 #[derive(Deserialize)]
@@ -199,11 +205,8 @@ impl JetStreamLog {
     /// The stream's settings and state, by the one server that knows every acknowledged append.
     async fn leaders_info(&self) -> Result<StreamInfo, LogError> {
         let deadline = Instant::now() + READ_DEADLINE;
-        let cluster = |info: &StreamInfo| info.cluster.as_ref();
-        let info = self
-            .connection
-            .leaders_info(&self.address.stream, cluster, deadline)
-            .await?;
+        let stream = &self.address.stream;
+        let info = self.connection.leaders_info(stream, deadline).await?;
         info.ok_or_else(|| self.gone())
     }
 

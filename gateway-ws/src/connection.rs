@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use events::{Position, RoomId, Timestamp, UserId};
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt};
 use platform::auth::{Claims, TokenError};
 use platform::config::AuthMode;
 use tokio::sync::oneshot;
@@ -256,10 +256,8 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
         }
         let shared = Arc::clone(&self.shared);
         let outbox = Arc::clone(&self.outbox);
-        // Waited for on and on: to begin anew with each round costs as much as to write a frame.
-        let (alarm, stopping) = (sleep_until(self.deadline()), shared.shutdown.cancelled());
-        let (ended, filled) = (outbox.ended(), outbox.filled());
-        tokio::pin!(alarm, stopping, ended, filled);
+        let alarm = sleep_until(self.deadline());
+        tokio::pin!(alarm);
         loop {
             // An alarm that rings too early does no harm: then there is nothing to do yet.
             let deadline = self.deadline();
@@ -268,8 +266,8 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
             }
             let has_room = self.writer.has_room();
             tokio::select! {
-                ended = &mut ended => return self.ended(ended),
-                () = &mut stopping, if self.leave_at.is_none() => {
+                ended = outbox.ended() => return self.ended(ended),
+                () = shared.shutdown.cancelled(), if self.leave_at.is_none() => {
                     self.leave_at = Some(Instant::now() + self.leaving_delay());
                 }
                 () = &mut alarm => {
@@ -287,14 +285,7 @@ impl<Out: FrameSink, In: FrameStream> Connection<Out, In> {
                         return end;
                     }
                 }
-                () = &mut filled, if self.writer.pending.is_empty() => {
-                    filled.set(outbox.filled());
-                    self.take_pushes();
-                    // Mostly the transport takes it at once; if not, it goes on with the next round.
-                    if let Some(Err(Gone)) = self.writer.write().now_or_never() {
-                        return End::Gone;
-                    }
-                }
+                () = outbox.filled(), if self.writer.pending.is_empty() => self.take_pushes(),
                 progress = next(&mut self.catch_up, has_room) => {
                     self.on_progress(progress);
                 }

@@ -9,6 +9,9 @@ use commands::Commands;
 use directory::Directory;
 use read_models::{Live, Progress, ReadModels};
 
+#[global_allocator]
+static ALLOCATOR: platform::Allocator = platform::Allocator;
+
 /// Takes commands over HTTP (POST, PUT, DELETE) and appends their events to the log
 #[derive(Parser)]
 #[command(name = "command-api", version)]

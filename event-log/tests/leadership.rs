@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Setting {
     asking: NatsConnection,
     answering: async_nats::Client,
+    /// All that is asked. One subscription for as long as the setting lives: what is sent to one that was just
+    /// given up is answered by nobody.
+    requests: async_nats::Subscriber,
     _server: Supervised,
     _directory: TempDir,
     _port: Port,
@@ -48,7 +51,10 @@ impl Setting {
         let LogUrl::Nats(address) = url else {
             panic!("{url} is NATS's");
         };
+        let requests = answering.subscribe("$JS.API.>").await.unwrap();
+        answering.flush().await.unwrap();
         Some(Self {
+            requests,
             asking: NatsConnection::open(&address).await.unwrap(),
             answering,
             _server: server,
@@ -57,10 +63,13 @@ impl Setting {
         })
     }
 
-    /// What comes of a message get that is answered so, in turn; the last answer again and again.
-    async fn get(&self, answers: &[(&str, Value)]) -> Result<Option<u64>, LogError> {
-        let mut requests = self.answering.subscribe("$JS.API.>").await.unwrap();
-        self.answering.flush().await.unwrap();
+    /// What comes, in so long, of a message get that is answered so, in turn; the last answer again and again.
+    async fn get(
+        &mut self,
+        answers: &[(&str, Value)],
+        patience: Duration,
+    ) -> Result<Option<u64>, LogError> {
+        let (answering, requests) = (&self.answering, &mut self.requests);
         let answer = async {
             let mut left = answers.iter();
             let mut next = left.next().unwrap();
@@ -68,13 +77,13 @@ impl Setting {
                 assert_eq!(request.subject.as_str(), format!("$JS.API.{}.FAR", next.0));
                 let reply = request.reply.unwrap();
                 let payload = next.1.to_string().into();
-                self.answering.publish(reply, payload).await.unwrap();
+                answering.publish(reply, payload).await.unwrap();
                 next = left.next().unwrap_or(next);
             }
             panic!("the server went away");
         };
         let query = json!({ "last_by_subj": "chat.far" });
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + patience;
         tokio::select! {
             found = self.asking.message_of_replicas("FAR", &query, deadline) => {
                 found.map(|found| found.map(|message| message.sequence))
@@ -106,21 +115,21 @@ fn leader(seconds: u64) -> (&'static str, Value) {
 
 #[tokio::test]
 async fn that_there_is_no_message_is_believed_of_a_certain_leader_only() {
-    let Some(setting) = Setting::new().await else {
+    let Some(mut setting) = Setting::new().await else {
         return;
     };
     // What there is, is there, whoever says so.
-    assert_eq!(setting.get(&[message(7)]).await.unwrap(), Some(7));
+    let found = setting.get(&[message(7)], PATIENCE).await;
+    assert_eq!(found.unwrap(), Some(7));
     // A server that is cut off knows nothing of what the others have acknowledged meanwhile.
     let overtaken = [nothing(), leader(14), leader(14), leader(0), message(8)];
-    assert_eq!(setting.get(&overtaken).await.unwrap(), Some(8));
-    assert_eq!(
-        setting
-            .get(&[nothing(), leader(0), nothing()])
-            .await
-            .unwrap(),
-        None
-    );
-    let error = setting.get(&[nothing(), leader(14)]).await.unwrap_err();
+    let found = setting.get(&overtaken, PATIENCE).await;
+    assert_eq!(found.unwrap(), Some(8));
+    let certain = [nothing(), leader(0), nothing()];
+    let found = setting.get(&certain, PATIENCE).await;
+    assert_eq!(found.unwrap(), None);
+    let cut_off = [nothing(), leader(14)];
+    let error = setting.get(&cut_off, Duration::from_secs(1)).await;
+    let error = error.unwrap_err();
     assert!(matches!(error, LogError::Unavailable(_)), "{error}");
 }

@@ -7,6 +7,9 @@ use directory::Directory;
 use gateway_ws::{Limits, Options};
 use tokio_util::task::TaskTracker;
 
+#[global_allocator]
+static ALLOCATOR: platform::Allocator = platform::Allocator;
+
 /// Pushes what happens in rooms to WebSockets.
 #[derive(Parser)]
 #[command(name = "gateway-ws", version)]

@@ -12,6 +12,9 @@ use futures::FutureExt;
 use projector::{Options, Retention, Status};
 use utoipa_axum::router::OpenApiRouter;
 
+#[global_allocator]
+static ALLOCATOR: platform::Allocator = platform::Allocator;
+
 /// Follows the event log and writes the read models; serves /health and /metrics
 #[derive(Parser)]
 #[command(name = "projector", version)]

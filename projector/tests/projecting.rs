@@ -193,8 +193,12 @@ async fn the_lag_and_what_it_is_due_to_are_told_beside_the_checkpoint() {
     let gate = models.gate.lock().await;
     log.post("held up").await;
     eventually("the lag is told", || async { !told().await.is_zero() }).await;
-    let lag = projector.status.lag().unwrap();
-    assert_eq!((lag.events, lag.cause), (1, Some(Stage::Write)));
+    // It may have been told before the event was read from the log.
+    eventually("it is due to the writing", || async {
+        let lag = projector.status.lag().unwrap();
+        (lag.events, lag.cause) == (1, Some(Stage::Write))
+    })
+    .await;
     assert!(projector.status.check(Duration::ZERO).is_err());
     drop(gate);
     eventually("there is none any more", || async {

@@ -9,6 +9,9 @@ use platform::Context;
 use query_api::Options;
 use read_models::Progress;
 
+#[global_allocator]
+static ALLOCATOR: platform::Allocator = platform::Allocator;
+
 /// Answers queries over HTTP (GET) from the read models, and audits and the past from the log
 #[derive(Parser)]
 #[command(name = "query-api", version)]

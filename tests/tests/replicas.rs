@@ -162,6 +162,9 @@ async fn typing_is_seen_at_the_other_gateway(stack: Stack) {
     let mut of_ada = at(&stack, Service::GatewayWs, &ada).await;
     let mut of_grace = at(&stack, Service::SecondGatewayWs, &grace).await;
     follow(&mut of_grace, json!({})).await;
+    // What is not in the log is told once the subscription has caught up with it.
+    let _ = ada.client.post(&room, "hello").await.ok();
+    of_grace.next_of_type("new message").await;
     for state in ["start", "stop"] {
         of_ada
             .send(json!({"type": "typing", "room": room, "state": state}))

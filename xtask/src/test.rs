@@ -23,8 +23,8 @@ const BLACK_BOX_SUITES: [&str; 2] = ["hansard-tests", "hansard-chaos"];
 /// How the names of the settings of `tests/tests/soak.rs` begin: its length and its seed.
 const SOAK_VARIABLES: &str = "HANSARD_SOAK_";
 
-/// nextest's setting of how many tests run at once. Unless the developer says otherwise two for each core, since
-/// most wait half of their time for something that is to happen.
+/// nextest's setting of how many tests run at once. Unless the developer says otherwise one more than there are
+/// cores, since many wait for something that is to happen.
 const AT_ONCE: &str = "NEXTEST_TEST_THREADS";
 
 /// How to test.
@@ -147,7 +147,7 @@ fn commands(filters: &[OsString]) -> Vec<Command> {
         tests.args(["nextest", "run"]).args(whole).args(filters);
         if std::env::var_os(AT_ONCE).is_none() {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            tests.env(AT_ONCE, (2 * cores).to_string());
+            tests.env(AT_ONCE, (cores + 1).to_string());
         }
         commands.push(tests);
         if filters.is_empty() {

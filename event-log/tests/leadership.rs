@@ -85,7 +85,7 @@ impl Setting {
         let query = json!({ "last_by_subj": "chat.far" });
         let deadline = Instant::now() + patience;
         tokio::select! {
-            found = self.asking.message_of_replicas("FAR", &query, deadline) => {
+            found = self.asking.message("FAR", true, &query, deadline) => {
                 found.map(|found| found.map(|message| message.sequence))
             }
             () = answer => unreachable!(),

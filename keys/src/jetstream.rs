@@ -149,15 +149,10 @@ impl JetStreamKeys {
     /// The first message of the stream that `query` asks for.
     async fn fetch(&self, query: serde_json::Value) -> Result<Option<StreamMessage>, KeyError> {
         let stream = self.stream();
-        let message = match self.replicated {
-            true => {
-                self.connection
-                    .message_of_replicas(&stream, &query, deadline())
-                    .await
-            }
-            false => self.connection.message(&stream, &query, deadline()).await,
-        };
-        Ok(message?)
+        let message = self
+            .connection
+            .message(&stream, self.replicated, &query, deadline());
+        Ok(message.await?)
     }
 
     async fn last(&self, slot: Slot) -> Result<Option<Last>, KeyError> {

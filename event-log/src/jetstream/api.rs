@@ -139,9 +139,30 @@ impl Connection {
     /// The message of a stream that `query` asks for (a message get request), by the stream's leader, which alone
     /// is sure to know every acknowledged one.
     ///
+    /// For some seconds a server that stood still, or that is cut off from the others, takes itself for the leader
+    /// of a stream that `is_replicated`. So that there is no such message is believed only of one that certainly
+    /// leads.
+    ///
     /// # Errors
-    /// As [`Self::stream_info`].
+    /// As [`Self::stream_info`]; [`LogError::Unavailable`] also when no leader tells for certain.
     pub async fn message(
+        &self,
+        stream: &str,
+        is_replicated: bool,
+        query: &serde_json::Value,
+        deadline: Instant,
+    ) -> Result<Option<StreamMessage>, LogError> {
+        let found = self.told_message(stream, query, deadline).await?;
+        if found.is_some() || !is_replicated {
+            return Ok(found);
+        }
+        // That there is no such stream is told when the message is asked for again.
+        let _: Option<Leadership> = self.leaders_info(stream, deadline).await?;
+        self.told_message(stream, query, deadline).await
+    }
+
+    /// The message, as whichever server tells of it that takes itself for the leader.
+    async fn told_message(
         &self,
         stream: &str,
         query: &serde_json::Value,
@@ -156,28 +177,5 @@ impl Connection {
             Response::Err { error } if error.error_code().0 == code::NO_MESSAGE_FOUND => Ok(None),
             Response::Err { error } => Err(self.unavailable(&error)),
         }
-    }
-
-    /// As [`Self::message`], of a stream that has replicas. For some seconds a server that stood still, or that is
-    /// cut off from the others, takes itself for the leader. So that there is no such message is believed only of
-    /// one that certainly leads.
-    ///
-    /// # Errors
-    /// As [`Self::message`]; [`LogError::Unavailable`] also when no leader tells for certain.
-    pub async fn message_of_replicas(
-        &self,
-        stream: &str,
-        query: &serde_json::Value,
-        deadline: Instant,
-    ) -> Result<Option<StreamMessage>, LogError> {
-        if let Some(found) = self.message(stream, query, deadline).await? {
-            return Ok(Some(found));
-        }
-        let told: Option<Leadership> = self.leaders_info(stream, deadline).await?;
-        if told.is_none() {
-            let reason = format!("a server of the cluster knows of no stream {stream} (yet)");
-            return Err(self.unavailable(&reason));
-        }
-        self.message(stream, query, deadline).await
     }
 }

@@ -219,14 +219,11 @@ impl JetStreamLog {
     ) -> Result<Option<StreamMessage>, LogError> {
         let stream = &self.address.stream;
         let deadline = Instant::now() + READ_DEADLINE;
-        if self.replicated {
+        if latest || !self.direct {
             let message = self
                 .connection
-                .message_of_replicas(stream, &query, deadline);
+                .message(stream, self.replicated, &query, deadline);
             return message.await;
-        }
-        if latest || !self.direct {
-            return self.connection.message(stream, &query, deadline).await;
         }
         let payload = query.to_string().into_bytes();
         let subject = format!("$JS.API.DIRECT.GET.{stream}");

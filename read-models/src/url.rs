@@ -45,6 +45,12 @@ impl FromStr for ReadModelsUrl {
             };
         }
         if text.starts_with("mongodb://") || text.starts_with("mongodb+srv://") {
+            // The driver, 3.9.1, panics at a percent sign in a login that no ASCII follows.
+            if !is_percent_encoded(text) {
+                return Err(invalid(
+                    "a percent sign is not followed by two hexadecimal digits (%25 is the sign itself)",
+                ));
+            }
             // The parser's own message may quote any part of the address, the password included.
             let parsed = ConnectionString::parse(text)
                 .map_err(|_| invalid("it is not a MongoDB connection string"))?;
@@ -83,6 +89,15 @@ fn is_database_name(name: &str) -> bool {
             .any(|c| c.is_whitespace() || c.is_control() || "/\\.\"$*<>:|?".contains(c))
 }
 
+/// Whether each percent sign begins an encoded byte.
+/// <https://www.rfc-editor.org/rfc/rfc3986#section-2.1>
+fn is_percent_encoded(url: &str) -> bool {
+    url.split('%').skip(1).all(|after| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
 /// The address with `***` in place of a password, however malformed the rest is.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -110,6 +125,7 @@ mod tests {
             "sqlite:/var/lib/hansard/read.db",
             "mongodb://127.0.0.1:27017/hansard",
             "mongodb://a,b:27018/hansard?replicaSet=rs0",
+            "mongodb://host/hansard?appName=50%25",
         ] {
             assert_eq!(text.parse::<ReadModelsUrl>().unwrap().to_string(), text);
         }
@@ -130,6 +146,8 @@ mod tests {
             ),
             ("mongodb://host/a:b", "the name of a database"),
             ("mongodb://host:port/db", "not a MongoDB connection string"),
+            ("mongodb://anna:50%@host/db", "a percent sign"),
+            ("mongodb://anna%8\u{40e}@host/db", "a percent sign"),
         ] {
             let error = text.parse::<ReadModelsUrl>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

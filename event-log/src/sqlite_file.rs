@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use crate::LogError;
@@ -60,8 +61,16 @@ pub(crate) fn wait_for_others(attempt: i32) -> bool {
     true
 }
 
+/// Lets a statement keep its plan, whatever is bound to it: else SQLite prepares some anew each time, in case
+/// another value deserved another plan.
+pub(crate) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true);
+    kept.map(drop)
+}
+
 fn prepare(kind: &Kind, connection: &mut Connection, path: &Path) -> Result<(), LogError> {
     let set = |connection: &mut Connection| -> rusqlite::Result<()> {
+        keep_plans(connection)?;
         connection.busy_handler(Some(wait_for_others))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)

@@ -56,6 +56,7 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     // Not read-only: reading in WAL mode may have to create the shared-memory file.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
+    sqlite_file::keep_plans(&connection)?;
     connection.busy_handler(Some(sqlite_file::wait_for_others))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "query_only", true)?;
@@ -95,7 +96,9 @@ pub(super) fn open_reader_of_copy(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // Immutable: without locks and files beside it, which could not be made where nobody may write.
-    Connection::open_with_flags(format!("{url}?immutable=1"), flags)
+    let connection = Connection::open_with_flags(format!("{url}?immutable=1"), flags)?;
+    sqlite_file::keep_plans(&connection)?;
+    Ok(connection)
 }
 
 /// The identity that the log was given when it was created.

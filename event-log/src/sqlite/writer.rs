@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use events::{Expect, Position, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -19,6 +19,12 @@ const QUEUE: usize = 4_096;
 
 /// How many appends one commit has at most. A larger group is hardly faster.
 const GROUP: usize = 256;
+
+/// The longest rest after a commit.
+const LONGEST_REST: Duration = Duration::from_millis(5);
+
+/// With this many appends waiting there is no rest: a larger group is hardly cheaper for each.
+const MANY: usize = 64;
 
 /// How often the file is looked at for appends of other processes.
 const POLL: Duration = Duration::from_millis(10);
@@ -122,17 +128,28 @@ fn write(
     mut queue: mpsc::Receiver<Job>,
     committed: &watch::Sender<Position>,
 ) {
+    let mut rested = Instant::now();
     while let Some(first) = queue.blocking_recv() {
+        // After a commit it rests for as long as that took: of a steady stream more is committed at a time then, and
+        // nobody is woken for each. Where one append comes after the other, it does not.
+        if queue.len() < MANY {
+            std::thread::sleep(rested.saturating_duration_since(Instant::now()));
+        }
         let mut group = vec![first];
         while group.len() < GROUP
             && let Ok(job) = queue.try_recv()
         {
             group.push(job);
         }
+        let begun = Instant::now();
         // A panic takes the group's answers with it, never the thread: the transaction rolls back when
         // it is dropped, and the callers learn that they don't know.
         let outcomes = catch_unwind(AssertUnwindSafe(|| commit(&mut connection, &group)))
             .unwrap_or_else(|_| Err(LogError::Unavailable("an append failed".to_owned())));
+        rested = Instant::now();
+        if group.len() > 1 {
+            rested += begun.elapsed().min(LONGEST_REST);
+        }
         match outcomes {
             Ok(outcomes) => {
                 let appended = outcomes.iter().flatten().map(|it| it.position).max();

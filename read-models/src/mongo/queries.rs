@@ -46,7 +46,18 @@ struct Dated {
 pub(super) struct RoomPart<'a> {
     pub room: RoomId,
     pub members: &'a [UserId],
+    /// Who has not read the newest of the messages, where that is known of somebody.
+    pub unread_by: Option<UserId>,
     pub messages: &'a mut [MessageRow],
+}
+
+/// Up to which message a room has been read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadUpTo {
+    #[serde(rename = "_id")]
+    room: RoomId,
+    up_to: i64,
 }
 
 impl Store {
@@ -132,6 +143,7 @@ impl Store {
             self.read_up_to(user, rooms.iter().map(|room| room.id)),
         );
         let (mut messages, read) = (messages?, read?);
+        let read_up_to = |room: RoomId| read.get(&room).copied().unwrap_or(0);
         let mut rows: Vec<(RoomRow, [MessageRow; 1])> = rooms
             .into_iter()
             .filter_map(|room| {
@@ -144,7 +156,7 @@ impl Store {
             .map(|(room, [newest])| (room.id, sequence(newest.id.position())))
             .collect();
         let counts = counted.into_iter().map(|(room, newest)| {
-            let from = read.get(&room).copied().unwrap_or(0);
+            let from = read_up_to(room);
             let count = self.count_by_others(room, user, from, i64::MAX);
             async move {
                 match from < newest {
@@ -160,6 +172,8 @@ impl Store {
                 .map(|(room, messages)| RoomPart {
                     room: room.id,
                     members: &room.members,
+                    unread_by: (read_up_to(room.id) < sequence(messages[0].id.position()))
+                        .then_some(user),
                     messages,
                 })
                 .collect(),
@@ -231,6 +245,7 @@ impl Store {
         self.fill_receipts(vec![RoomPart {
             room: room.id,
             members: &room.members,
+            unread_by: None,
             messages: &mut messages,
         }])
         .await?;
@@ -430,23 +445,34 @@ impl Store {
             };
             let (oldest, newest) = (sequence(oldest.position()), sequence(newest.position()));
             let id = room.room.to_string();
+            // Those who wrote all of them have read by writing.
+            let readers = room
+                .members
+                .iter()
+                .filter(|member| room.messages.iter().any(|it| it.author != **member));
             if oldest < newest {
-                let members: Vec<String> = room.members.iter().map(UserId::to_string).collect();
+                let readers: Vec<String> = readers.clone().map(UserId::to_string).collect();
                 look_ups.push(vec![doc! { "$match": {
                     "room": &id,
-                    "reader": { "$in": members },
+                    "reader": { "$in": readers },
                     "upTo": { "$gte": oldest, "$lt": newest },
                 } }]);
             }
-            for member in room.members {
+            let readers: Vec<String> = readers
+                .filter(|member| room.unread_by != Some(**member))
+                .map(UserId::to_string)
+                .collect();
+            if !readers.is_empty() {
                 look_ups.push(vec![
                     doc! { "$match": {
                         "room": &id,
-                        "reader": member.to_string(),
+                        "reader": { "$in": readers },
                         "upTo": { "$gte": newest },
                     } },
-                    doc! { "$sort": { "upTo": 1 } },
-                    doc! { "$limit": 1 },
+                    // So that the server skips from one reader to the next.
+                    doc! { "$sort": { "room": 1, "reader": 1, "upTo": 1 } },
+                    doc! { "$group": { "_id": "$reader", "first": { "$first": "$$ROOT" } } },
+                    doc! { "$replaceRoot": { "newRoot": "$first" } },
                 ]);
             }
         }
@@ -462,25 +488,29 @@ impl Store {
         Ok(())
     }
 
-    /// Up to which message `reader` has read each of `rooms`; those not read at all are left out.
+    /// Up to which message `reader` has read each of `rooms`; those not read at all are left out. The server
+    /// skips from one room to the next.
     async fn read_up_to(
         &self,
         reader: UserId,
         rooms: impl Iterator<Item = RoomId>,
     ) -> Result<HashMap<RoomId, i64>, ReadModelError> {
-        let look_ups = rooms
-            .map(|room| {
-                vec![
-                    doc! { "$match": { "room": room.to_string(), "reader": reader.to_string() } },
-                    doc! { "$sort": { "upTo": -1 } },
-                    doc! { "$limit": 1 },
-                ]
-            })
-            .collect();
-        let marks = self.look_up_marks(look_ups).await?;
-        Ok(marks
+        let rooms: Vec<String> = rooms.map(|room| room.to_string()).collect();
+        if rooms.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let found = self
+            .marks
+            .aggregate([
+                doc! { "$match": { "room": { "$in": rooms }, "reader": reader.to_string() } },
+                doc! { "$sort": { "room": -1, "reader": -1, "upTo": -1 } },
+                doc! { "$group": { "_id": "$room", "upTo": { "$first": "$upTo" } } },
+            ])
+            .with_type::<ReadUpTo>();
+        let found: Vec<ReadUpTo> = collected(found.await).await?;
+        Ok(found
             .into_iter()
-            .map(|mark| (mark.room, mark.up_to))
+            .map(|read| (read.room, read.up_to))
             .collect())
     }
 

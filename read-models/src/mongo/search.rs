@@ -170,6 +170,7 @@ impl Store {
         let parts = rows.iter_mut().map(|messages| RoomPart {
             room: messages[0].room,
             members: members.get(&messages[0].room).map_or(&[], Vec::as_slice),
+            unread_by: None,
             messages,
         });
         self.fill_receipts(parts.collect()).await?;

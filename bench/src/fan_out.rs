@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use events::{RoomId, UserId};
 use serde::Serialize;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::frames::Frames;
 use crate::server::{Server, System, token};
 use crate::socket::Socket;
 
@@ -33,8 +33,7 @@ pub struct FanOut {
     pub frame_bytes: usize,
 }
 
-/// Measures it with these subscribers, on `server`. `padding` bytes are added to socket.io's messages, which
-/// lack what Hansard's tell beside the text.
+/// Measures it with these subscribers, on `server`, in frames of so many bytes where the server does not decide it.
 ///
 /// # Errors
 /// A message does not reach everybody in time.
@@ -43,21 +42,26 @@ pub async fn measure(
     subscribers: Vec<Socket>,
     room: RoomId,
     author: UserId,
-    padding: usize,
+    frame_bytes: usize,
 ) -> anyhow::Result<FanOut> {
     let count = subscribers.len();
-    let received = Arc::new(Received::default());
+    let mut speaker = Speaker::of(server, room, author, frame_bytes).await?;
     let (all_have_it, mut reached) = mpsc::unbounded_channel();
+    speaker.say().await?;
+    let received = Arc::new(AtomicUsize::new(0));
     let mut readers = JoinSet::new();
+    let mut frame_bytes = 0;
     for mut subscriber in subscribers {
-        let (received, all_have_it) = (Arc::clone(&received), all_have_it.clone());
+        let first = timeout(LIMIT, subscriber.pushed()).await;
+        frame_bytes = first
+            .context("the first message did not reach everybody")??
+            .len();
+        let (mut frames, received) = (Frames::of(subscriber), Arc::clone(&received));
+        let all_have_it = all_have_it.clone();
         readers.spawn(async move {
-            while let Ok(frame) = subscriber.pushed().await {
-                received
-                    .frame_bytes
-                    .store(frame.as_str().len(), Ordering::Relaxed);
-                let before = received.count.fetch_add(1, Ordering::Relaxed);
-                if (before + 1) % count == 0 && all_have_it.send(()).is_err() {
+            while let Ok(more) = frames.next().await {
+                let all = received.fetch_add(more, Ordering::Relaxed) + more;
+                if all % count == 0 && all_have_it.send(()).is_err() {
                     return;
                 }
             }
@@ -65,22 +69,12 @@ pub async fn measure(
     }
     drop(all_have_it);
 
-    let (room, author_token) = (room.to_string(), token(author)?);
-    let text = "x".repeat(TEXT_BYTES);
-    let padded = "x".repeat(TEXT_BYTES + padding);
-    let mut poster = match server.system() {
-        System::Hansard => None,
-        System::SocketIo | System::Broadcast => Some(server.speaker().await?),
-    };
     let mut begun = Instant::now();
     for message in 0..WARM_UP + MEASURED {
         if message == WARM_UP {
             begun = Instant::now();
         }
-        match &mut poster {
-            None => server.post(&room, &author_token, &text).await?,
-            Some(poster) => poster.emit(&json!(["post", room, padded])).await?,
-        }
+        speaker.say().await?;
         let reached = timeout(LIMIT, reached.recv()).await;
         if reached
             .context("a message did not reach everybody")?
@@ -94,12 +88,51 @@ pub async fn measure(
     let deliveries = (MEASURED * count) as f64;
     Ok(FanOut {
         deliveries_per_second: deliveries / taken,
-        frame_bytes: received.frame_bytes.load(Ordering::Relaxed),
+        frame_bytes,
     })
 }
 
-#[derive(Debug, Default)]
-struct Received {
-    count: AtomicUsize,
-    frame_bytes: AtomicUsize,
+/// Who says what the subscribers are told.
+enum Speaker<'a> {
+    OverHttp {
+        server: &'a Server,
+        room: String,
+        token: String,
+        text: String,
+    },
+    OverSocket(Box<Socket>, String),
+}
+
+impl<'a> Speaker<'a> {
+    async fn of(
+        server: &'a Server,
+        room: RoomId,
+        author: UserId,
+        frame_bytes: usize,
+    ) -> anyhow::Result<Self> {
+        Ok(match server.system() {
+            System::Hansard => Self::OverHttp {
+                server,
+                room: room.to_string(),
+                token: token(author)?,
+                text: "x".repeat(TEXT_BYTES),
+            },
+            system @ (System::SocketIo | System::Broadcast) => {
+                let frame = system.saying(room, frame_bytes)?;
+                Self::OverSocket(Box::new(server.speaker().await?), frame)
+            }
+        })
+    }
+
+    async fn say(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::OverHttp {
+                server,
+                room,
+                token,
+                text,
+            } => server.post(room, token, text).await,
+            Self::OverSocket(socket, frame) => socket.send(frame.clone()).await,
+        }
+    }
 }

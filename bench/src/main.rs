@@ -11,6 +11,7 @@ mod contract;
 mod cpu;
 mod fan_out;
 mod figure;
+mod frames;
 mod history;
 mod load;
 mod memory;

@@ -173,14 +173,24 @@ fn section(conditions: &Conditions, outcome: &Outcome) -> anyhow::Result<String>
         &|it| it.pair_of_personal.as_ref(),
         "<= 200",
     )?;
+    writeln!(
+        page,
+        "\n| fan-out, deliveries/s, one message at a time: {} bytes of text in frames of {} | Hansard | socket.io | ratio | goal | a bare axum loop | ratio |",
+        outcome.text_bytes, outcome.frame_bytes
+    )?;
+    writeln!(page, "|---|---|---|---|---|---|---|")?;
     for (which, subscribers) in outcome.subscribers.into_iter().enumerate() {
-        row(
-            format!(
-                "fan-out, deliveries/s: {subscribers} subscribers of a room, {} bytes of text in frames of {} and {}, one message at a time",
-                outcome.text_bytes, hansard.frame_bytes, socket_io.frame_bytes
-            ),
-            &|it| it.deliveries_per_second.get(which),
-            ">= 1.3 times",
+        let ours = &hansard.deliveries_per_second[which];
+        let theirs = &socket_io.deliveries_per_second[which];
+        let bare = &outcome.broadcast[which];
+        writeln!(
+            page,
+            "| {subscribers} subscribers of a room | {} | {} | {:.2} | >= 1.3 | {} | {:.2} |",
+            cell(ours),
+            cell(theirs),
+            ours.median / theirs.median,
+            cell(bare),
+            ours.median / bare.median,
         )?;
     }
     Ok(page)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use events::UserId;
+use events::{RoomId, UserId};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::json;
@@ -52,6 +52,24 @@ pub enum System {
     SocketIo,
     /// A bare loop over axum's WebSockets.
     Broadcast,
+}
+
+impl System {
+    /// What a speaker sends for all subscribers of `room` to be told in a frame of so many bytes.
+    ///
+    /// # Errors
+    /// The server takes no messages from connections.
+    pub fn saying(self, room: RoomId, frame_bytes: usize) -> anyhow::Result<String> {
+        match self {
+            Self::Hansard => bail!("Hansard takes messages over HTTP"),
+            Self::SocketIo => {
+                let around = r#"42["new message",{"message":""}]"#.len();
+                let text = "x".repeat(frame_bytes.saturating_sub(around));
+                Ok(format!("42{}", json!(["post", room, text])))
+            }
+            Self::Broadcast => Ok(format!("say {room} {}", "x".repeat(frame_bytes))),
+        }
+    }
 }
 
 /// What is asked of Hansard over HTTP.
@@ -319,7 +337,7 @@ impl Server {
         match self.system {
             System::Hansard => Socket::to_hansard(&address, &token(user)?).await,
             System::SocketIo => Socket::to_socket_io(&address).await,
-            System::Broadcast => Socket::to_broadcast(&address, "/listen").await,
+            System::Broadcast => Socket::to_broadcast(&address).await,
         }
     }
 
@@ -332,7 +350,7 @@ impl Server {
         match self.system {
             System::Hansard => bail!("Hansard takes messages over HTTP"),
             System::SocketIo => Socket::to_socket_io(&address).await,
-            System::Broadcast => Socket::to_broadcast(&address, "/").await,
+            System::Broadcast => Socket::to_broadcast(&address).await,
         }
     }
 

@@ -2,6 +2,7 @@
 //! same code beneath, so that the generator costs the same.
 
 use anyhow::{Context, bail, ensure};
+use events::RoomId;
 use futures::{SinkExt, StreamExt};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
@@ -73,8 +74,8 @@ impl Socket {
     ///
     /// # Errors
     /// It is refused.
-    pub async fn to_broadcast(address: &str, path: &str) -> anyhow::Result<Self> {
-        Self::open(System::Broadcast, address, path).await
+    pub async fn to_broadcast(address: &str) -> anyhow::Result<Self> {
+        Self::open(System::Broadcast, address, "/").await
     }
 
     async fn open(system: System, address: &str, path: &str) -> anyhow::Result<Self> {
@@ -90,15 +91,12 @@ impl Socket {
     ///
     /// # Errors
     /// It is refused.
-    pub async fn subscribe<Room: serde::Serialize>(
-        &mut self,
-        rooms: &[Room],
-    ) -> anyhow::Result<()> {
+    pub async fn subscribe(&mut self, rooms: &[RoomId]) -> anyhow::Result<()> {
         for room in rooms {
             let frame = match self.system {
                 System::Hansard => json!({"type": "subscribe", "room": room}).to_string(),
                 System::SocketIo => format!("42{}", json!(["subscribe", room])),
-                System::Broadcast => bail!("a bare loop has no rooms"),
+                System::Broadcast => format!("listen {room}"),
             };
             self.stream.feed(Message::text(frame)).await?;
         }
@@ -109,16 +107,14 @@ impl Socket {
         Ok(())
     }
 
-    /// Has what is said in this room pushed: to Hansard by a personal subscription, whatever else is in it; to a
-    /// bare loop by being there.
+    /// Has what is said in this room pushed: by Hansard with a personal subscription, whatever else is in it.
     ///
     /// # Errors
     /// It is refused.
-    pub async fn subscribe_to<Room: serde::Serialize>(&mut self, room: Room) -> anyhow::Result<()> {
+    pub async fn subscribe_to(&mut self, room: RoomId) -> anyhow::Result<()> {
         match self.system {
             System::Hansard => self.subscribe_to_own().await,
-            System::SocketIo => self.subscribe(&[room]).await,
-            System::Broadcast => Ok(()),
+            System::SocketIo | System::Broadcast => self.subscribe(&[room]).await,
         }
     }
 
@@ -131,12 +127,12 @@ impl Socket {
         self.expect_subscribed().await
     }
 
-    /// Sends an event to socket.io.
+    /// Sends a frame.
     ///
     /// # Errors
     /// The connection is closed.
-    pub async fn emit(&mut self, event: &serde_json::Value) -> anyhow::Result<()> {
-        self.send(format!("42{event}")).await
+    pub async fn send(&mut self, frame: String) -> anyhow::Result<()> {
+        Ok(self.stream.send(Message::text(frame)).await?)
     }
 
     /// Sends a frame, though perhaps not before [`flush`](Self::flush).
@@ -177,13 +173,9 @@ impl Socket {
         let beginning = match self.system {
             System::Hansard => r#"{"type":"subscribed""#,
             System::SocketIo => r#"42["subscribed""#,
-            System::Broadcast => bail!("a bare loop has no subscriptions"),
+            System::Broadcast => "listening",
         };
         self.expect(beginning).await.map(drop)
-    }
-
-    async fn send(&mut self, text: String) -> anyhow::Result<()> {
-        Ok(self.stream.send(Message::text(text)).await?)
     }
 
     async fn expect(&mut self, beginning: &str) -> anyhow::Result<Utf8Bytes> {

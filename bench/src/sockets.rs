@@ -34,10 +34,14 @@ pub struct Outcome {
     pub subscribers: [usize; 4],
     /// The size of the messages' text, in bytes.
     pub text_bytes: usize,
+    /// The size of such a message's frame, in bytes.
+    pub frame_bytes: usize,
     /// Hansard's figures.
     pub hansard: Figures,
     /// socket.io's.
     pub socket_io: Figures,
+    /// Messages received by subscribers of a bare loop, as [`Figures::deliveries_per_second`].
+    pub broadcast: [Figure; 4],
 }
 
 /// The figures of one system. Memory is in bytes.
@@ -60,8 +64,6 @@ pub struct Figures {
     pub pair_of_personal: Option<Figure>,
     /// Messages received by subscribers, a second, one message at a time; for each number of them.
     pub deliveries_per_second: [Figure; 4],
-    /// The size of such a message's frame, in bytes.
-    pub frame_bytes: usize,
 }
 
 /// How a connection subscribes.
@@ -87,7 +89,6 @@ struct Runs {
     own_groups: Vec<f64>,
     own_pairs: Vec<f64>,
     deliveries: [Vec<f64>; 4],
-    frame_bytes: usize,
 }
 
 /// Measures everything `runs` times, the systems by turns.
@@ -98,6 +99,8 @@ pub async fn run(setup: &Setup, runs: u32) -> anyhow::Result<Outcome> {
     let groups = prepare(setup, Shape::Groups).await?;
     let pairs = prepare(setup, Shape::Pairs).await?;
     let (mut hansard, mut socket_io) = (Runs::default(), Runs::default());
+    let mut broadcast: [Vec<f64>; 4] = Default::default();
+    let mut frame_bytes = 0;
     for run in 1..=runs {
         eprintln!("sockets: run {run} of {runs}");
         for (system, figures) in [
@@ -136,13 +139,15 @@ pub async fn run(setup: &Setup, runs: u32) -> anyhow::Result<Outcome> {
         };
         for (which, subscribers) in SUBSCRIBERS.into_iter().enumerate() {
             let by_hansard = on(System::Hansard).fan_out(subscribers, 0).await?;
-            let padding = by_hansard
-                .frame_bytes
-                .saturating_sub(socket_io_frame_bytes());
-            let by_socket_io = on(System::SocketIo).fan_out(subscribers, padding).await?;
-            for (figures, fan_out) in [(&mut hansard, by_hansard), (&mut socket_io, by_socket_io)] {
-                figures.deliveries[which].push(fan_out.deliveries_per_second);
-                figures.frame_bytes = fan_out.frame_bytes;
+            frame_bytes = by_hansard.frame_bytes;
+            hansard.deliveries[which].push(by_hansard.deliveries_per_second);
+            let others = [
+                (System::SocketIo, &mut socket_io.deliveries),
+                (System::Broadcast, &mut broadcast),
+            ];
+            for (system, deliveries) in others {
+                let fan_out = on(system).fan_out(subscribers, frame_bytes).await?;
+                deliveries[which].push(fan_out.deliveries_per_second);
             }
         }
     }
@@ -151,8 +156,10 @@ pub async fn run(setup: &Setup, runs: u32) -> anyhow::Result<Outcome> {
         subscribed: (MEMBERS, ROOMS_EACH),
         subscribers: SUBSCRIBERS,
         text_bytes: fan_out::TEXT_BYTES,
+        frame_bytes,
         hansard: hansard.into(),
         socket_io: socket_io.into(),
+        broadcast: broadcast.map(Figure::of),
     })
 }
 
@@ -161,11 +168,11 @@ impl Outcome {
     pub fn chart(&self) -> Chart {
         #[allow(clippy::cast_precision_loss)]
         let subscribers = self.subscribers.map(|count| count as f64);
-        let line = |name: &str, figures: &Figures| Line {
+        let line = |name: &str, deliveries: &[Figure; 4]| Line {
             name: name.to_owned(),
             points: subscribers
                 .into_iter()
-                .zip(figures.deliveries_per_second.iter().map(|it| it.median))
+                .zip(deliveries.iter().map(|it| it.median))
                 .collect(),
         };
         Chart {
@@ -173,16 +180,15 @@ impl Outcome {
             across: ("subscribers of the room", Scale::Logarithmic),
             upwards: "deliveries/s",
             lines: vec![
-                line("Hansard, durable", &self.hansard),
-                line("socket.io, nothing stored", &self.socket_io),
+                line("Hansard, durable", &self.hansard.deliveries_per_second),
+                line(
+                    "socket.io, nothing stored",
+                    &self.socket_io.deliveries_per_second,
+                ),
+                line("a bare loop, nothing stored", &self.broadcast),
             ],
         }
     }
-}
-
-/// The size of socket.io's frame when nothing is added to the text.
-fn socket_io_frame_bytes() -> usize {
-    r#"42["new message",{"message":""}]"#.len() + fan_out::TEXT_BYTES
 }
 
 async fn prepare(setup: &Setup, shape: Shape) -> anyhow::Result<Prepared> {
@@ -259,7 +265,8 @@ impl Start<'_> {
         Ok(each(before, after, MEMBERS * ROOMS_EACH))
     }
 
-    async fn fan_out(&self, subscribers: usize, padding: usize) -> anyhow::Result<FanOut> {
+    /// In frames of so many bytes, of a system that does not decide it.
+    async fn fan_out(&self, subscribers: usize, frame_bytes: usize) -> anyhow::Result<FanOut> {
         let server = self.server().await?;
         let world = &self.on.world;
         let users: Vec<_> = world
@@ -274,7 +281,7 @@ impl Start<'_> {
             socket.subscribe(&[world.fan_out]).await?;
         }
         let author = world.posters()[POSTERS - 1];
-        fan_out::measure(&server, sockets, world.fan_out, author, padding).await
+        fan_out::measure(&server, sockets, world.fan_out, author, frame_bytes).await
     }
 }
 
@@ -316,7 +323,6 @@ impl From<Runs> for Figures {
             group_of_personal: of_some(runs.own_groups),
             pair_of_personal: of_some(runs.own_pairs),
             deliveries_per_second: runs.deliveries.map(Figure::of),
-            frame_bytes: runs.frame_bytes,
         }
     }
 }

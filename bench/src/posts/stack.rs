@@ -259,7 +259,7 @@ impl Stack {
             request.headers_mut().insert(PREFER, respond_async);
             let address = self.address.host_and_port();
             let mut socket = Socket::to_hansard(address, self.caller.token()).await?;
-            socket.subscribe(&[&room.id]).await?;
+            socket.subscribe(&[room.id.parse()?]).await?;
             Ok(Pushing {
                 connection: self.address.connect().await?,
                 request,

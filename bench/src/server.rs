@@ -18,8 +18,8 @@ use xtask::process::{Supervised, without_own_settings};
 use crate::memory;
 use crate::socket::Socket;
 
-/// How long a server may take to be ready, a new log projected.
-const START: Duration = Duration::from_secs(120);
+/// How long a server may take to be ready, a new log projected and its tree built.
+const START: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(5);
 /// Long enough for HS256 (RFC 7518: at least 256 bits).
 const SECRET: &str = "the bench signs its tokens with this";
@@ -415,13 +415,15 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the gateway follows the log and nothing is left to be projected.
+    /// Waits until the gateway follows the log, nothing is left to be projected, and the tree has all of it.
     async fn until_caught_up(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
         loop {
             let follows = self.metric("hansard_sockets").await?.is_some();
             let lag = self.metric("hansard_projection_lag_events").await?;
-            if follows && lag == Some(0.0) {
+            let end = self.metric("hansard_gateway_position").await?;
+            let tree = self.metric("hansard_tree_size").await?;
+            if follows && lag == Some(0.0) && tree == end {
                 return Ok(());
             }
             ensure!(

@@ -339,6 +339,8 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use rusqlite::StatementStatus;
+
     use super::*;
 
     /// How SQLite carries out a query, as it says itself.
@@ -353,17 +355,46 @@ mod tests {
         steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
     }
 
+    const QUERIES: [&str; 7] = [
+        ALL,
+        LIFECYCLES,
+        HOLDS,
+        ONE_SUBJECT,
+        SUBJECTS_OF_ROOM,
+        AT,
+        POSITIONS,
+    ];
+
+    #[test]
+    fn a_query_is_prepared_once_whatever_is_bound_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.db");
+        let openers: [fn(&Path) -> rusqlite::Result<Connection>; 3] = [
+            |path| Ok(schema::open(path).unwrap()),
+            schema::open_reader,
+            schema::open_reader_of_copy,
+        ];
+        // One after the other: a connection that is closed as the last leaves a whole file, as a copy is.
+        for open in openers {
+            let connection = open(&path).unwrap();
+            for query in QUERIES {
+                let mut statement = connection.prepare(query).unwrap();
+                for bound in 1..5 {
+                    for parameter in 1..=statement.parameter_count() {
+                        statement.raw_bind_parameter(parameter, bound).unwrap();
+                    }
+                    let mut rows = statement.raw_query();
+                    while rows.next().unwrap().is_some() {}
+                }
+                let again = statement.get_status(StatementStatus::RePrepare);
+                assert_eq!(again, 0, "{query}");
+            }
+        }
+    }
+
     #[test]
     fn no_query_scans_or_sorts() {
-        for query in [
-            ALL,
-            LIFECYCLES,
-            HOLDS,
-            ONE_SUBJECT,
-            SUBJECTS_OF_ROOM,
-            AT,
-            POSITIONS,
-        ] {
+        for query in QUERIES {
             let plan = plan(query);
             assert!(!plan.contains("SCAN events"), "{query}\n{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");

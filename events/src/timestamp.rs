@@ -69,9 +69,12 @@ impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
-        text.parse()
-            .map(Self::truncate)
-            .map_err(|_| InvalidTimestamp)
+        let parsed: Result<jiff::Timestamp, _> = text.parse();
+        // The last second there is has no milliseconds.
+        parsed
+            .ok()
+            .and_then(|timestamp| Self::from_millis(timestamp.as_millisecond()))
+            .ok_or(InvalidTimestamp)
     }
 }
 
@@ -102,6 +105,8 @@ mod tests {
         ] {
             assert_eq!(given.parse::<Timestamp>().unwrap().to_string(), written);
         }
-        assert_eq!("yesterday".parse::<Timestamp>(), Err(InvalidTimestamp));
+        for given in ["yesterday", "9999-12-30T22:00:00.9399Z"] {
+            assert_eq!(given.parse::<Timestamp>(), Err(InvalidTimestamp));
+        }
     }
 }

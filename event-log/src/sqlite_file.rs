@@ -63,9 +63,29 @@ pub(crate) fn wait_for_others(attempt: i32) -> bool {
 
 /// Lets a statement keep its plan, whatever is bound to it: else SQLite prepares some anew each time, in case
 /// another value deserved another plan.
-pub(crate) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+///
+/// # Errors
+/// SQLite knows no such setting.
+pub fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true);
     kept.map(drop)
+}
+
+/// How often SQLite prepares a statement anew while other values are bound to it. For tests.
+///
+/// # Errors
+/// The statement can't be prepared or carried out.
+#[cfg(any(test, feature = "testing"))]
+pub fn prepared_anew(connection: &Connection, statement: &str) -> rusqlite::Result<i32> {
+    let mut statement = connection.prepare(statement)?;
+    for bound in 1..5 {
+        for parameter in 1..=statement.parameter_count() {
+            statement.raw_bind_parameter(parameter, bound)?;
+        }
+        let mut rows = statement.raw_query();
+        while rows.next()?.is_some() {}
+    }
+    Ok(statement.get_status(rusqlite::StatementStatus::RePrepare))
 }
 
 fn prepare(kind: &Kind, connection: &mut Connection, path: &Path) -> Result<(), LogError> {

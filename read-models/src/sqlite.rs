@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use event_log::sqlite_file::keep_plans;
 use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::Semaphore;
 
@@ -194,9 +194,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // A statement keeps its plan, whatever is bound to it: else SQLite prepares some anew each time, in case
-    // another value deserved another plan.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    keep_plans(connection)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }

@@ -339,8 +339,6 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rusqlite::StatementStatus;
-
     use super::*;
 
     /// How SQLite carries out a query, as it says itself.
@@ -378,15 +376,7 @@ mod tests {
         for open in openers {
             let connection = open(&path).unwrap();
             for query in QUERIES {
-                let mut statement = connection.prepare(query).unwrap();
-                for bound in 1..5 {
-                    for parameter in 1..=statement.parameter_count() {
-                        statement.raw_bind_parameter(parameter, bound).unwrap();
-                    }
-                    let mut rows = statement.raw_query();
-                    while rows.next().unwrap().is_some() {}
-                }
-                let again = statement.get_status(StatementStatus::RePrepare);
+                let again = sqlite_file::prepared_anew(&connection, query).unwrap();
                 assert_eq!(again, 0, "{query}");
             }
         }

@@ -143,7 +143,6 @@ impl Store {
             self.read_up_to(user, rooms.iter().map(|room| room.id)),
         );
         let (mut messages, read) = (messages?, read?);
-        let read_up_to = |room: RoomId| read.get(&room).copied().unwrap_or(0);
         let mut rows: Vec<(RoomRow, [MessageRow; 1])> = rooms
             .into_iter()
             .filter_map(|room| {
@@ -151,29 +150,28 @@ impl Store {
                 Some((room.into_row(), [message]))
             })
             .collect();
-        let counted: Vec<(RoomId, i64)> = rows
+        // Of each room that has not been read to its end, up to where it has.
+        let unread: Vec<(RoomId, Option<i64>)> = rows
             .iter()
-            .map(|(room, [newest])| (room.id, sequence(newest.id.position())))
+            .map(|(room, [newest])| {
+                let from = read.get(&room.id).copied().unwrap_or(0);
+                let newest = sequence(newest.id.position());
+                (room.id, (from < newest).then_some(from))
+            })
             .collect();
-        let counts = counted.into_iter().map(|(room, newest)| {
-            let from = read_up_to(room);
-            let count = self.count_by_others(room, user, from, i64::MAX);
-            async move {
-                match from < newest {
-                    true => count.await,
-                    // Most rooms have been read to their end: that takes no asking.
-                    false => Ok(0),
-                }
-            }
+        let counts = unread.iter().map(async |(room, from)| match from {
+            Some(from) => self.count_by_others(*room, user, *from, i64::MAX).await,
+            // Most rooms have been read to their end: that takes no asking.
+            None => Ok(0),
         });
         let counts = each(counts.collect());
         let readers = self.fill_receipts(
             rows.iter_mut()
-                .map(|(room, messages)| RoomPart {
+                .zip(&unread)
+                .map(|((room, messages), (_, from))| RoomPart {
                     room: room.id,
                     members: &room.members,
-                    unread_by: (read_up_to(room.id) < sequence(messages[0].id.position()))
-                        .then_some(user),
+                    unread_by: from.map(|_| user),
                     messages,
                 })
                 .collect(),

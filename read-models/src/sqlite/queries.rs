@@ -695,7 +695,7 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use rusqlite::StatementStatus;
+    use event_log::sqlite_file::prepared_anew;
 
     use super::*;
     use crate::sqlite::{open_reader, open_writer};
@@ -708,15 +708,7 @@ mod tests {
         let reader = open_reader(&path).unwrap();
         for connection in [writer, reader] {
             for sql in STATEMENTS {
-                let mut statement = connection.prepare(sql).unwrap();
-                for bound in 1..5 {
-                    for parameter in 1..=statement.parameter_count() {
-                        statement.raw_bind_parameter(parameter, bound).unwrap();
-                    }
-                    let mut rows = statement.raw_query();
-                    while rows.next().unwrap().is_some() {}
-                }
-                let again = statement.get_status(StatementStatus::RePrepare);
+                let again = prepared_anew(&connection, sql).unwrap();
                 assert_eq!(again, 0, "{sql}");
             }
         }

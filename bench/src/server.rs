@@ -320,7 +320,7 @@ impl Server {
     /// It does not answer.
     pub async fn sockets(&self) -> anyhow::Result<usize> {
         let count = match self.system {
-            System::Hansard => self.metric("hansard_sockets").await?,
+            System::Hansard => metric(&self.get("/metrics").await?, "hansard_sockets")?,
             System::SocketIo => Some(self.get("/sockets").await?.parse()?),
             System::Broadcast => bail!("a bare loop does not count its connections"),
         };
@@ -419,10 +419,11 @@ impl Server {
     async fn until_caught_up(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
         loop {
-            let follows = self.metric("hansard_sockets").await?.is_some();
-            let lag = self.metric("hansard_projection_lag_events").await?;
-            let end = self.metric("hansard_gateway_position").await?;
-            let tree = self.metric("hansard_tree_size").await?;
+            let figures = self.get("/metrics").await?;
+            let follows = metric(&figures, "hansard_sockets")?.is_some();
+            let lag = metric(&figures, "hansard_projection_lag_events")?;
+            let end = metric(&figures, "hansard_gateway_position")?;
+            let tree = metric(&figures, "hansard_tree_size")?;
             if follows && lag == Some(0.0) && tree == end {
                 return Ok(());
             }
@@ -433,17 +434,17 @@ impl Server {
             sleep(POLL).await;
         }
     }
+}
 
-    async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
-        let figures = self.get("/metrics").await?;
-        let value = figures
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value
-            .map(str::parse)
-            .transpose()
-            .context("a figure is no number")
-    }
+/// The value of one of the figures that a server shows.
+fn metric(figures: &str, name: &str) -> anyhow::Result<Option<f64>> {
+    let value = figures
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .map(str::parse)
+        .transpose()
+        .context("a figure is no number")
 }
 
 /// A token of this user.

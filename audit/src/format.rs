@@ -3,9 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use event_log::Position;
-use events::{Envelope, Event, Timestamp};
+use events::{Envelope, Event, OpenedEnvelope, Timestamp};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::Selected;
@@ -65,7 +64,7 @@ pub(crate) struct ReplayedEvent<'a> {
     /// gone for ever is null. Absent when the event can't be decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    event: Option<&'a RawValue>,
+    event: Option<OpenedEnvelope<'a>>,
     /// Why the event can't be decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     undecodable: Option<String>,
@@ -88,12 +87,8 @@ fn write_json(selected: &Selected, buffer: &mut Vec<u8>) {
         payload: None,
         payload_base64: None,
     };
-    let event;
     match &selected.decoded {
-        Ok(envelope) => {
-            event = envelope.to_json();
-            line.event = serde_json::from_slice(&event).ok();
-        }
+        Ok(envelope) => line.event = Some(envelope.opened()),
         Err(reason) => {
             line.undecodable = Some(reason.to_string());
             match std::str::from_utf8(&recorded.payload) {

@@ -220,30 +220,32 @@ impl Envelope {
         let version = self.event.version();
         let bound_to = self.bound_to(version);
         match Sealed::of(&self.event, |text| seal::seal(text, keys, &bound_to)) {
-            Some(data) => self.write(version, &data),
+            Some(data) => json(&self.with_data(&data)),
             None => self.to_json(),
         }
     }
 
-    /// The event as JSON for who reads the record: as it stands in the log, but with its personal texts opened;
-    /// those that are gone are `null`.
+    /// [`Self::opened`] as bytes.
     pub fn to_json(&self) -> Vec<u8> {
-        self.write(self.event.version(), &Opened(&self.event))
+        json(&self.opened())
     }
 
-    // Serialising cannot fail: every map key is a string, and writing to a Vec does not fail.
-    #[allow(clippy::expect_used)]
-    fn write(&self, version: u16, data: &impl Serialize) -> Vec<u8> {
-        serde_json::to_vec(&Written {
+    /// The event to be serialised for who reads the record: as it stands in the log, but with its personal texts
+    /// opened; those that are gone are `null`.
+    pub fn opened(&self) -> OpenedEnvelope<'_> {
+        OpenedEnvelope(self)
+    }
+
+    fn with_data<Data>(&self, data: Data) -> Written<'_, Data> {
+        Written {
             id: self.id,
             event_type: self.event.type_name(),
-            v: version,
+            v: self.event.version(),
             at: self.at,
             actor: self.actor,
             key: self.key.as_ref(),
             data,
-        })
-        .expect("an event has only string keys")
+        }
     }
 
     /// What the sealed texts are bound to: nobody can move them to another event, or make another type or
@@ -253,6 +255,23 @@ impl Envelope {
         let (event_type, subject) = (event.type_name(), event.subject());
         format!("{id}\n{event_type}\n{version}\n{subject}").into_bytes()
     }
+}
+
+/// See [`Envelope::opened`].
+#[derive(Debug, Clone, Copy)]
+pub struct OpenedEnvelope<'a>(&'a Envelope);
+
+impl Serialize for OpenedEnvelope<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = self.0.with_data(Opened(&self.0.event));
+        written.serialize(serializer)
+    }
+}
+
+// Serialising cannot fail: every map key is a string, and writing to a Vec does not fail.
+#[allow(clippy::expect_used)]
+fn json(written: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(written).expect("an event has only string keys")
 }
 
 /// A message's text is its author's, and of the month in which the message was posted.

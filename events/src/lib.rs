@@ -14,7 +14,9 @@ mod subject;
 mod timestamp;
 
 pub use decide::{Authority, Caller, Command, Decision, Expect, Refusal, decide};
-pub use envelope::{DecodeError, Encoded, Envelope, IdempotencyKey, InvalidIdempotencyKey};
+pub use envelope::{
+    DecodeError, Encoded, Envelope, IdempotencyKey, InvalidIdempotencyKey, OpenedEnvelope,
+};
 pub use event::{
     AuditRead, ConversationRead, Event, MessageDeleted, MessageEdited, MessageExpired,
     MessagePosted, Names, RoomDeleted, RoomHeld, RoomInitiated, RoomReleased, RoomType,

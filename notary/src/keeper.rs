@@ -147,6 +147,16 @@ impl Keeping {
     fn unsigned(&self) -> u64 {
         self.tree.size().saturating_sub(self.signed.unwrap_or(0))
     }
+
+    /// How many events may be hashed at once where so many are signed at the latest: no more than until the next tree
+    /// head. Before one that is known already, none is signed.
+    fn room(&self, every_events: u64) -> usize {
+        if self.expected.is_some() {
+            return BATCH;
+        }
+        let left = every_events.saturating_sub(self.unsigned());
+        usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH)
+    }
 }
 
 impl Keeper {
@@ -238,7 +248,7 @@ impl Keeper {
                 }
                 item = events.next() => match item {
                     Some(Followed::Event(event)) => {
-                        let room = self.room(&keeping);
+                        let room = keeping.room(self.options.every_events);
                         let batch = gathered(event, &mut events, room, |_| true);
                         let is_all = batch.len() < room.min(WORTHWHILE);
                         if !self.append(&mut keeping, batch).await? {
@@ -267,7 +277,7 @@ impl Keeper {
                 match timeout_at(deadline, events.next()).await {
                     Ok(Some(Followed::Event(event))) => {
                         let until = tail.last;
-                        let room = self.room(&keeping);
+                        let room = keeping.room(self.options.every_events);
                         let batch = gathered(event, &mut events, room, |last| last < until);
                         if !self.append(&mut keeping, batch).await? {
                             return Ok(Ended::Stopped);
@@ -283,12 +293,6 @@ impl Keeper {
             self.sign(&mut keeping).await?;
         }
         Ok(Ended::Stopped)
-    }
-
-    /// How many events may be hashed at once: no more than until the next tree head.
-    fn room(&self, keeping: &Keeping) -> usize {
-        let left = self.options.every_events.saturating_sub(keeping.unsigned());
-        usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH)
     }
 
     /// Whether the log is still the one that was hashed, as far as can be seen from its end; `false` when this
@@ -449,11 +453,36 @@ fn gathered(
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use bytes::Bytes;
-    use event_log::LogError;
+    use event_log::{Incarnation, LogError};
     use events::Timestamp;
     use futures::stream;
 
     use super::*;
+
+    #[test]
+    fn what_is_hashed_at_once_ends_with_a_head_unless_one_further_on_is_known() {
+        let log = "a log";
+        let mut tree = Tree::default();
+        (0..150).for_each(|_| tree.append(leaf_hash(b"a leaf")));
+        let root = tree.root().unwrap();
+        let key = SigningKey::from_seed("test.example/log", [1; 32]).unwrap();
+        let mut keeping = Keeping {
+            kept: KeptTree {
+                number: 1,
+                log: Incarnation(log.to_owned()),
+                size: 150,
+            },
+            tree,
+            signed: Some(100),
+            expected: None,
+            unsigned_since: None,
+        };
+        assert_eq!(keeping.room(100), 50);
+        keeping.signed = None;
+        assert_eq!(keeping.room(100), 1);
+        keeping.expected = Some(TreeHead::sign(&key, log, 1_000, root).unwrap());
+        assert_eq!(keeping.room(100), BATCH);
+    }
 
     #[test]
     fn what_is_no_event_is_left_for_whoever_reads_on() {

@@ -27,8 +27,9 @@ const OPERATIONS: usize = 256;
 #[derive(Clone)]
 pub(super) struct Connection {
     database: Database,
-    /// As a command that is not the driver's own must state it.
+    /// As a command that is not the driver's own must state them.
     write_concern: Document,
+    read_concern: Document,
     operations: Arc<Semaphore>,
 }
 
@@ -58,19 +59,24 @@ impl Connection {
         options.max_connecting.get_or_insert(WARM_CONNECTIONS);
         // What has been projected stays projected when a replica set elects another primary. A standalone
         // server takes these too.
-        options.read_concern.get_or_insert(ReadConcern::majority());
+        let read_concern = options
+            .read_concern
+            .get_or_insert(ReadConcern::majority())
+            .clone();
         let write_concern = options
             .write_concern
             .get_or_insert(WriteConcern::majority())
             .clone();
-        let write_concern = to_document(&write_concern)
-            .map_err(|error| ReadModelError::Unusable(format!("their URL: {error}")))?;
+        let unusable = |error| ReadModelError::Unusable(format!("their URL: {error}"));
+        let write_concern = to_document(&write_concern).map_err(unusable)?;
+        let read_concern = to_document(&read_concern).map_err(unusable)?;
         let database = Client::with_options(options)
             .map_err(failure)?
             .database(&name);
         Ok(Self {
             database,
             write_concern,
+            read_concern,
             operations: Arc::new(Semaphore::new(OPERATIONS)),
         })
     }
@@ -81,6 +87,23 @@ impl Connection {
 
     pub(super) fn write_concern(&self) -> &Document {
         &self.write_concern
+    }
+
+    /// The answer to a command that only reads and is not the driver's own. Is repeated once, as the driver does with
+    /// its own: the server may have failed, and another one be found.
+    pub(super) async fn read(&self, mut command: Document) -> Result<Document, ReadModelError> {
+        command.insert("readConcern", self.read_concern.clone());
+        let run = || {
+            let run = self.database.run_command(command.clone());
+            match self.database.selection_criteria() {
+                Some(criteria) => run.selection_criteria(criteria.clone()),
+                None => run,
+            }
+        };
+        match run().await {
+            Ok(answer) => Ok(answer),
+            Err(_) => run().await.map_err(failure),
+        }
     }
 
     /// Runs an operation to its end, and waits for it no longer than `limit`.

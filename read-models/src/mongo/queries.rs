@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
 use futures::stream::TryStreamExt;
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc, from_document};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -49,6 +49,12 @@ pub(super) struct RoomPart<'a> {
     /// Who has not read the newest of the messages, where that is known of somebody.
     pub unread_by: Option<UserId>,
     pub messages: &'a mut [MessageRow],
+}
+
+/// The answer to the command `count`.
+#[derive(Deserialize)]
+struct Counted {
+    n: i64,
 }
 
 /// Up to which message a room has been read.
@@ -159,10 +165,18 @@ impl Store {
                 (room.id, (from < newest).then_some(from))
             })
             .collect();
-        let counts = unread.iter().map(async |(room, from)| match from {
-            Some(from) => self.count_by_others(*room, user, *from, i64::MAX).await,
-            // Most rooms have been read to their end: that takes no asking.
-            None => Ok(0),
+        let counts = rows.iter().zip(&unread).map(|((room, _), (id, from))| {
+            let counted = from.map(|from| {
+                let others = others(&room.members, user);
+                self.count_by(others, *id, from, i64::MAX)
+            });
+            async move {
+                match counted {
+                    Some(counted) => counted.await,
+                    // Most rooms have been read to their end: that takes no asking.
+                    None => Ok(0),
+                }
+            }
         });
         let counts = each(counts.collect());
         let readers = self.fill_receipts(
@@ -536,21 +550,28 @@ impl Store {
         Ok(found.concat())
     }
 
-    /// How many messages after `from` up to `up_to` are by others than `reader`, capped. Reads nothing but
-    /// the index, skipping from one author's to the next.
-    async fn count_by_others(
+    /// How many messages after `from` up to `up_to` are by `authors`, capped. Reads nothing but the index,
+    /// skipping from one author's to the next. The driver counts by an aggregation, which takes the server half
+    /// as long again.
+    fn count_by(
         &self,
+        authors: Document,
         room: RoomId,
-        reader: UserId,
         from: i64,
         up_to: i64,
-    ) -> Result<u64, ReadModelError> {
-        self.messages
-            .count_documents(by_others(room, reader, from, up_to))
-            .limit(COUNT_CAP)
-            .hint(hint(MESSAGES_OF_AUTHORS))
-            .await
-            .map_err(failure)
+    ) -> impl Future<Output = Result<u64, ReadModelError>> + use<> {
+        let connection = self.connection.clone();
+        let command = doc! {
+            "count": self.messages.name(),
+            "query": messages_by(authors, room, from, up_to),
+            "limit": COUNT_CAP as i64,
+            "hint": MESSAGES_OF_AUTHORS,
+        };
+        async move {
+            let counted: Counted = from_document(connection.read(command).await?)
+                .map_err(|error| failure(error.into()))?;
+            Ok(counted.n.unsigned_abs())
+        }
     }
 
     pub(super) async fn newly_read(self, position: Position) -> Result<u64, ReadModelError> {
@@ -558,7 +579,8 @@ impl Store {
         match found.await.map_err(failure)? {
             None => Ok(0),
             Some(mark) => {
-                self.count_by_others(mark.room, mark.reader, mark.from, mark.up_to)
+                let others = anybody_but(mark.reader);
+                self.count_by(others, mark.room, mark.from, mark.up_to)
                     .await
             }
         }
@@ -600,12 +622,24 @@ impl Store {
     }
 }
 
-/// The messages after `from` up to `up_to` that are by others than `reader`.
-pub(super) fn by_others(room: RoomId, reader: UserId, from: i64, up_to: i64) -> Document {
+/// The authors that the other members of a room are. Of a single one the server counts the keys between two, which
+/// takes it a fraction of looking at each.
+fn others(members: &[UserId], reader: UserId) -> Document {
+    let others = members.iter().filter(|member| **member != reader);
+    doc! { "$in": others.map(UserId::to_string).collect::<Vec<String>>() }
+}
+
+/// The same where the members are not at hand.
+pub(super) fn anybody_but(reader: UserId) -> Document {
+    doc! { "$ne": reader.to_string() }
+}
+
+/// The messages after `from` up to `up_to` that are by `authors`.
+pub(super) fn messages_by(authors: Document, room: RoomId, from: i64, up_to: i64) -> Document {
     doc! {
         "room": room.to_string(),
         "deleted": false,
-        "author": { "$ne": reader.to_string() },
+        "author": authors,
         "_id": { "$gt": from, "$lte": up_to },
     }
 }

@@ -22,7 +22,7 @@ use super::documents::{
     CheckpointDocument, EditDocument, ErasureDocument, KeyDocument, MarkDocument, MessageDocument,
     RoomDocument, TextDocument, UserDocument, message_id, timestamp,
 };
-use super::queries::{by_others, collected};
+use super::queries::{anybody_but, collected, messages_by};
 use super::{MESSAGES_OF_AUTHORS, MongoReadModels, Store, WRITE_LIMIT, failure, hint};
 use crate::rows::{position, sequence};
 use crate::snapshot::{
@@ -164,7 +164,7 @@ impl Session {
         let read = last.first().map_or(0, |mark| mark.up_to);
         let count = store
             .messages
-            .count_documents(by_others(room, user, read, i64::MAX))
+            .count_documents(messages_by(anybody_but(user), room, read, i64::MAX))
             .limit(COUNT_CAP)
             .hint(hint(MESSAGES_OF_AUTHORS));
         match &mut self.0 {

@@ -553,25 +553,22 @@ impl Store {
     /// How many messages after `from` up to `up_to` are by `authors`, capped. Reads nothing but the index,
     /// skipping from one author's to the next. The driver counts by an aggregation, which takes the server half
     /// as long again.
-    fn count_by(
+    async fn count_by(
         &self,
         authors: Document,
         room: RoomId,
         from: i64,
         up_to: i64,
-    ) -> impl Future<Output = Result<u64, ReadModelError>> + use<> {
-        let connection = self.connection.clone();
+    ) -> Result<u64, ReadModelError> {
         let command = doc! {
             "count": self.messages.name(),
             "query": messages_by(authors, room, from, up_to),
-            "limit": COUNT_CAP as i64,
+            "limit": i64::try_from(COUNT_CAP).unwrap_or(i64::MAX),
             "hint": MESSAGES_OF_AUTHORS,
         };
-        async move {
-            let counted: Counted = from_document(connection.read(command).await?)
-                .map_err(|error| failure(error.into()))?;
-            Ok(counted.n.unsigned_abs())
-        }
+        let answer = self.connection.read(command).await?;
+        let counted: Counted = from_document(answer).map_err(|error| failure(error.into()))?;
+        Ok(counted.n.unsigned_abs())
     }
 
     pub(super) async fn newly_read(self, position: Position) -> Result<u64, ReadModelError> {

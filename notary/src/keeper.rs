@@ -149,12 +149,12 @@ impl Keeping {
     }
 
     /// How many events may be hashed at once where so many are signed at the latest: no more than until the next tree
-    /// head. Before one that is known already, none is signed.
+    /// head, which may be one that is known already.
     fn room(&self, every_events: u64) -> usize {
-        if self.expected.is_some() {
-            return BATCH;
-        }
-        let left = every_events.saturating_sub(self.unsigned());
+        let left = match &self.expected {
+            Some(head) => head.size.saturating_sub(self.tree.size()),
+            None => every_events.saturating_sub(self.unsigned()),
+        };
         usize::try_from(left).unwrap_or(BATCH).clamp(1, BATCH)
     }
 }
@@ -460,7 +460,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_hashed_at_once_ends_with_a_head_unless_one_further_on_is_known() {
+    fn what_is_hashed_at_once_ends_with_the_next_head_and_be_it_one_that_is_known() {
         let log = "a log";
         let mut tree = Tree::default();
         (0..150).for_each(|_| tree.append(leaf_hash(b"a leaf")));
@@ -480,8 +480,10 @@ mod tests {
         assert_eq!(keeping.room(100), 50);
         keeping.signed = None;
         assert_eq!(keeping.room(100), 1);
-        keeping.expected = Some(TreeHead::sign(&key, log, 1_000, root).unwrap());
-        assert_eq!(keeping.room(100), BATCH);
+        for (known, room) in [(1_000, 850), (1_000_000, BATCH)] {
+            keeping.expected = Some(TreeHead::sign(&key, log, known, root).unwrap());
+            assert_eq!(keeping.room(100), room);
+        }
     }
 
     #[test]

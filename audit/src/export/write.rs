@@ -15,6 +15,7 @@ use keys::Record;
 use merkle::{Hash, VerifyingKey, index_of};
 use notary::{ProveError, Proven};
 use read_models::TreeStore;
+use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -364,16 +365,14 @@ impl Writing {
             }
             _ => opened(&recorded, key.as_ref()),
         };
-        let event = decoded.as_ref().ok().map(|envelope| envelope.to_json());
-        let event = event
-            .map(|json| serde_json::from_slice(&json))
-            .transpose()?;
+        let event = decoded.as_ref().ok();
+        let event = event.map(|envelope| to_raw_value(&envelope.opened()));
         let line = Line {
             position: recorded.position,
             subject: recorded.subject.clone(),
             stored_at: recorded.stored_at,
             bytes: STANDARD.encode(&recorded.payload),
-            event,
+            event: event.transpose()?,
             undecodable: decoded.as_ref().err().map(ToString::to_string),
         };
         let selected = Selected { recorded, decoded };

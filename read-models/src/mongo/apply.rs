@@ -11,10 +11,11 @@ use std::time::Duration;
 use events::{Event, RoomId, UserId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use mongodb::Collection;
-use mongodb::bson::{Bson, Document, doc, from_document};
+use mongodb::bson::{Bson, Document, doc};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::connection::reply;
 use super::documents::{
     CheckpointDocument, DeadLetterDocument, DeletionDocument, ErasureDocument, MarkDocument,
     MessageDocument, RoomDocument, TextDocument,
@@ -689,13 +690,8 @@ impl Store {
             })
             .collect();
         let matched = commands.into_iter().map(|command| async move {
-            let reply = self
-                .database()
-                .run_command(command)
-                .await
-                .map_err(failure)?;
-            let reply: UpdateReply = from_document(reply)
-                .map_err(|error| ReadModelError::Unavailable(error.to_string()))?;
+            let updated = self.database().run_command(command).await;
+            let reply: UpdateReply = reply(updated.map_err(failure)?)?;
             if let Some(error) = reply.write_errors.first() {
                 return Err(fault(error.code, &error.errmsg));
             }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mongodb::bson::{Document, to_document};
+use mongodb::bson::{Document, from_document, to_document};
 use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, Database};
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::failure;
@@ -134,4 +135,9 @@ impl Connection {
                 )))
             })
     }
+}
+
+/// What the server replied to a command that is not the driver's own.
+pub(super) fn reply<T: DeserializeOwned>(reply: Document) -> Result<T, ReadModelError> {
+    from_document(reply).map_err(|error| ReadModelError::Unavailable(error.to_string()))
 }

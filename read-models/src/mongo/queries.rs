@@ -4,12 +4,15 @@
 use std::collections::HashMap;
 
 use events::{MessageId, Position, RoomId, RoomType, Timestamp, UserId};
+use futures::FutureExt;
+use futures::future::OptionFuture;
 use futures::stream::TryStreamExt;
-use mongodb::bson::{Bson, DateTime, Document, doc, from_document};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::apply::each;
+use super::connection::reply;
 use super::documents::{
     CheckpointDocument, DeadLetterDocument, DeletionDocument, EditDocument, ErasureDocument,
     MarkDocument, MessageDocument, RoomDocument, UserDocument, date, message_id, timestamp,
@@ -157,32 +160,27 @@ impl Store {
             })
             .collect();
         // Of each room that has not been read to its end, up to where it has.
-        let unread: Vec<(RoomId, Option<i64>)> = rows
+        let unread: Vec<Option<i64>> = rows
             .iter()
             .map(|(room, [newest])| {
                 let from = read.get(&room.id).copied().unwrap_or(0);
                 let newest = sequence(newest.id.position());
-                (room.id, (from < newest).then_some(from))
+                (from < newest).then_some(from)
             })
             .collect();
-        let counts = rows.iter().zip(&unread).map(|((room, _), (id, from))| {
+        let counts = rows.iter().zip(&unread).map(|((room, _), from)| {
             let counted = from.map(|from| {
                 let others = others(&room.members, user);
-                self.count_by(others, *id, from, i64::MAX)
+                self.count_by(others, room.id, from, i64::MAX)
             });
-            async move {
-                match counted {
-                    Some(counted) => counted.await,
-                    // Most rooms have been read to their end: that takes no asking.
-                    None => Ok(0),
-                }
-            }
+            // Most rooms have been read to their end: that takes no asking.
+            OptionFuture::from(counted).map(|counted| counted.unwrap_or(Ok(0)))
         });
         let counts = each(counts.collect());
         let readers = self.fill_receipts(
             rows.iter_mut()
                 .zip(&unread)
-                .map(|((room, messages), (_, from))| RoomPart {
+                .map(|((room, messages), from)| RoomPart {
                     room: room.id,
                     members: &room.members,
                     unread_by: from.map(|_| user),
@@ -563,11 +561,10 @@ impl Store {
         let command = doc! {
             "count": self.messages.name(),
             "query": messages_by(authors, room, from, up_to),
-            "limit": i64::try_from(COUNT_CAP).unwrap_or(i64::MAX),
+            "limit": COUNT_CAP.cast_signed(),
             "hint": MESSAGES_OF_AUTHORS,
         };
-        let answer = self.connection.read(command).await?;
-        let counted: Counted = from_document(answer).map_err(|error| failure(error.into()))?;
+        let counted: Counted = reply(self.connection.read(command).await?)?;
         Ok(counted.n.unsigned_abs())
     }
 
